@@ -1,0 +1,230 @@
+"""Every validation of what a user hands in, and its wording: expected, got, remedy."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from numbers import Integral, Real
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+from scipy import sparse
+
+from lvm._jit import Array, canonical
+from lvm.protocol import SparseRows
+
+BLOCK_ROWS = 1 << 14  # rows per block of a check: temporaries stay small whatever the data
+
+
+class ParameterError(ValueError, TypeError):
+    """A constructor argument has the wrong type or value; both kinds, as in scikit-learn."""
+
+
+def integer(name: str, value: Any, least: int) -> int:
+    """Return `value` if it is an integer >= `least`."""
+    if isinstance(value, bool) or not isinstance(value, Integral) or value < least:
+        raise ParameterError(f"{name} must be an integer >= {least}, got {value!r}.")
+    return int(value)
+
+
+def real(name: str, value: Any, least: float) -> float:
+    """Return `value` if it is a finite number >= `least`."""
+    if isinstance(value, bool) or not isinstance(value, Real) or not least <= float(value) < np.inf:
+        raise ParameterError(f"{name} must be a finite number >= {least:g}, got {value!r}.")
+    return float(value)
+
+
+def choice(name: str, value: Any, options: Sequence[str]) -> str:
+    """Return `value` if it is one of `options`."""
+    if not isinstance(value, str) or value not in options:
+        raise ParameterError(f"{name} must be one of {', '.join(map(repr, options))}, got {value!r}.")
+    return value
+
+
+def at_most_rows(n_components: int, n: int) -> None:
+    """Refuse more components than rows."""
+    if n_components > n:
+        raise ValueError(
+            f"Expected n_samples >= n_components but got n_components = {n_components}, n_samples = {n}; "
+            "lower n_components or add data."
+        )
+
+
+def distinct_rows(X: Array, n_components: int) -> None:
+    """Refuse fewer distinct rows of X (n, d) than components, where nothing regularises the fit."""
+    found: set[bytes] = set()
+    for start in range(0, len(X), BLOCK_ROWS):
+        block = np.unique(X[start : start + BLOCK_ROWS], axis=0)
+        found.update(row.tobytes() for row in block[:n_components] + 0.0)
+        if len(found) >= n_components:
+            return
+    raise ValueError(
+        f"n_components={n_components} exceeds the {len(found)} distinct rows of X; lower n_components, add data, "
+        "or set reg_covar > 0."
+    )
+
+
+def finite(X: Any, names: Sequence[str] | None = None) -> None:
+    """Refuse NaN and infinities in X (n, d), dense or CSR, naming the first cell."""
+    values = X.data if sparse.issparse(X) else X
+    if values.dtype.kind != "f" or np.isfinite(np.sum(values)):
+        return
+    for start in range(0, len(values), BLOCK_ROWS):
+        bad = np.argwhere(~np.isfinite(values[start : start + BLOCK_ROWS]))
+        if len(bad) == 0:
+            continue
+        row, column, value = _cell(X, start, bad[0])
+        kind = "NaN" if np.isnan(value) else "infinity"
+        raise ValueError(
+            f"Input X contains {kind} at row {row}, column {_column(column, names)}; "
+            "remove or impute such rows first (missing values are not supported)."
+        )
+
+
+def binary(X: Any) -> None:
+    """Refuse values other than 0 and 1 in X (n, d), dense or CSR, naming the first cell."""
+    _each_cell(X, lambda block: (block != 0) & (block != 1), "must be 0 or 1 for Bernoulli components")
+
+
+def counts(X: Any) -> None:
+    """Refuse negative or fractional values in X (n, d), dense or CSR, naming the first cell."""
+    if X.dtype.kind in "bu":
+        return
+    # scikit-learn's estimator checks look for its own words, "Negative values in data".
+    _each_cell(X, lambda block: block < 0, "must be counts >= 0 (Negative values in data)")
+    if X.dtype.kind == "f":
+        _each_cell(X, lambda block: block != np.floor(block), "must be whole counts for multinomial components")
+
+
+def _each_cell(X: Any, refused: Any, rule: str) -> None:
+    values = X.data if sparse.issparse(X) else X
+    for start in range(0, len(values), BLOCK_ROWS):
+        bad = np.argwhere(refused(values[start : start + BLOCK_ROWS]))
+        if len(bad):
+            row, column, value = _cell(X, start, bad[0])
+            raise ValueError(f"X {rule}; got {value} at row {row}, column {column}.")
+
+
+def _cell(X: Any, start: int, where: NDArray[np.int64]) -> tuple[int, int, Any]:
+    """Return row, column and value of an entry found at `where` in a block of X or of its CSR data."""
+    if sparse.issparse(X):
+        entry = start + int(where[0])
+        return int(np.searchsorted(X.indptr, entry, side="right")) - 1, int(X.indices[entry]), X.data[entry]
+    row, column = start + int(where[0]), int(where[1])
+    return row, column, X[row, column]
+
+
+def _column(column: int, names: Sequence[str] | None) -> str:
+    return str(column) if names is None else f"{column} ({names[column]!r})"
+
+
+def sparse_rows(X: Any, with_data: bool) -> SparseRows:
+    """Return a scipy sparse matrix as canonical rows: sorted, without duplicates or stored zeros."""
+    matrix = sparse.csr_matrix(X)
+    if not matrix.has_canonical_format or np.any(matrix.data == 0):
+        matrix = matrix.copy() if matrix is X or np.shares_memory(matrix.data, X.data) else matrix
+        matrix.sum_duplicates()
+        matrix.eliminate_zeros()
+    return SparseRows(
+        canonical(matrix.indptr, np.int64),
+        canonical(matrix.indices, np.int32),
+        canonical(matrix.data if with_data else np.empty(0)),
+        int(matrix.shape[1]),
+    )
+
+
+def sample_weight(weight: ArrayLike | None, n: int) -> Array | None:
+    """Return row weights (n,) as float64, >= 0 and not all 0; None stays None."""
+    if weight is None:
+        return None
+    array = np.asarray(weight)
+    if array.dtype.kind not in "biuf" and array.dtype != object:
+        raise TypeError(f"sample_weight must be numeric, got dtype {array.dtype}.")
+    array = array.astype(np.float64)
+    if array.ndim == 0:
+        array = np.full(n, float(array))
+    if array.shape != (n,):
+        raise ValueError(f"sample_weight.shape == {array.shape}, expected ({n},): one weight per row of X.")
+    bad = np.flatnonzero(~(np.isfinite(array) & (array >= 0)))
+    if len(bad):
+        raise ValueError(f"sample_weight must be finite and >= 0; got {array[bad[0]]} at row {bad[0]}.")
+    if not array.any():
+        raise ValueError("sample_weight is 0 for every row; at least one row needs a positive weight.")
+    return canonical(array)
+
+
+def labels(given: ArrayLike | None, n: int, n_components: int, name: str = "labels") -> NDArray[np.int64] | None:
+    """Return component labels (n,), -1 for unknown; None stays None."""
+    if given is None:
+        return None
+    array = np.asarray(given)
+    if array.shape != (n,):
+        raise ValueError(f"{name} has shape {array.shape}, expected ({n},): one label per row of X, -1 where unknown.")
+    if array.dtype.kind not in "biuf" or not np.all(array == np.floor(array)):
+        raise ValueError(f"{name} must be integers from -1 (unknown) to {n_components - 1}, got dtype {array.dtype}.")
+    bad = np.flatnonzero((array < -1) | (array >= n_components))
+    if len(bad):
+        raise ValueError(
+            f"{name} must lie between -1 (unknown) and n_components - 1 = {n_components - 1}; "
+            f"got {array[bad[0]]} at row {bad[0]}."
+        )
+    return canonical(array, np.int64)
+
+
+def assignment(given: ArrayLike, n: int, n_components: int) -> NDArray[Any]:
+    """Return a start given as labels (n,) or as responsibilities (n, K) whose rows sum to 1."""
+    array = np.asarray(given)
+    if array.ndim == 1:
+        checked = labels(array, n, n_components, "init_params")
+        assert checked is not None
+        return checked
+    if array.shape != (n, n_components):
+        raise ValueError(
+            f"init_params has shape {array.shape}; expected labels ({n},) or responsibilities ({n}, {n_components})."
+        )
+    array = np.asarray(array, np.float64)
+    bad = np.flatnonzero(~((array >= 0).all(axis=1) & (np.abs(array.sum(axis=1) - 1) < 1e-6)))
+    if len(bad):
+        raise ValueError(
+            f"responsibilities must be >= 0 and sum to 1 in each row; got {array[bad[0]]} in row {bad[0]}."
+        )
+    return array
+
+
+def start_array(name: str, value: ArrayLike, shape: tuple[int, ...]) -> Array:
+    """Return a starting value as float64 of the given shape, finite."""
+    array = np.array(value, np.float64, order="C")
+    if array.shape != shape:
+        raise ValueError(f"The parameter '{name}' should have the shape of {shape}, but got {array.shape}.")
+    if not np.all(np.isfinite(array)):
+        raise ValueError(f"The parameter '{name}' contains NaN or infinity; starting values must be finite.")
+    return array
+
+
+def start_weights(value: ArrayLike, n_components: int) -> Array:
+    """Return mixing weights (K,) within [0, 1] that sum to 1."""
+    array = start_array("weights", value, (n_components,))
+    if np.any(array < 0) or np.any(array > 1):
+        raise ValueError(
+            "The parameter 'weights' should be in the range [0, 1], but got "
+            f"max value {array.max():.5f}, min value {array.min():.5f}."
+        )
+    if not abs(array.sum() - 1) < 1e-6:
+        raise ValueError(f"The parameter 'weights' should be normalized, but got sum(weights) = {array.sum():.5f}.")
+    return array / array.sum()
+
+
+def start_probabilities(value: ArrayLike, shape: tuple[int, int], sum_to_one: bool) -> Array:
+    """Return probabilities (K, d) within [0, 1], each row summing to 1 where asked."""
+    array = start_array("probabilities", value, shape)
+    if np.any(array < 0) or np.any(array > 1):
+        raise ValueError(
+            f"The parameter 'probabilities' should be in the range [0, 1], but got values from {array.min()} to {array.max()}."
+        )
+    if sum_to_one:
+        sums = array.sum(axis=1)
+        worst = int(np.argmax(np.abs(sums - 1)))
+        if abs(sums[worst] - 1) > 1e-6:
+            raise ValueError(f"probabilities of component {worst} sum to {sums[worst]}, not 1; normalise each row.")
+        array /= sums[:, None]
+    return array

@@ -1,0 +1,50 @@
+"""The one door to numba: how kernels are compiled, and the arrays they see."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+import numba
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+Array = NDArray[np.float64]
+Function = TypeVar("Function", bound=Callable[..., Any])
+
+# Full fast-math less `nnan` and `ninf`: those two turn a log-sum-exp over -inf into NaN.
+FASTMATH = frozenset({"nsz", "arcp", "contract", "afn", "reassoc"})
+
+
+def _compile(function: Function, fastmath: set[str]) -> Function:
+    options = {"nogil": True, "fastmath": fastmath, "error_model": "numpy"}
+    try:
+        compiled = numba.njit(cache=True, **options)(function)
+    except RuntimeError:  # numba found no writable folder for its cache
+        compiled = numba.njit(**options)(function)
+    return compiled  # type: ignore[no-any-return]  # numba has no type stubs
+
+
+def kernel(function: Function) -> Function:
+    """Compile a kernel: nogil, cached on disk, additions may be reordered."""
+    return _compile(function, set(FASTMATH))
+
+
+def exact_kernel(function: Function) -> Function:
+    """Compile a kernel whose additions keep their written order (error-free transformations)."""
+    return _compile(function, {"contract"})
+
+
+def canonical(array: ArrayLike, dtype: type = np.float64) -> NDArray[Any]:
+    """Return `array` as kernels see inputs: one dtype, C order, read-only.
+
+    No copy is made where the dtype and layout are right already. The result is always a
+    read-only view, so that a read-only input does not cost a second compiled signature and
+    no kernel can modify what a user handed in.
+    """
+    if isinstance(array, np.ndarray) and array.dtype == dtype and array.flags.carray is False:
+        if array.flags.c_contiguous and array.flags.aligned and not array.flags.writeable:
+            return array
+    view = np.require(array, dtype, ["C", "A"]).view()
+    view.flags.writeable = False
+    return view

@@ -1,0 +1,140 @@
+"""The generic EM driver: one loop for every latent variable model."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from lvm.execution import Execution
+from lvm.protocol import DegenerateError, Rows
+from lvm.result import EMResult, Iteration, Status
+
+# A sum over n rows carries a relative rounding error of a few eps per merge level; far below any
+# tolerance of use, far above what blocks of 4,096 rows and 64 chunks accumulate (about 1e-14).
+ROUNDING = 1e-12
+
+
+def fit_em(
+    model: Any,
+    rows: Any,
+    params: Any,
+    *,
+    tol: float = 1e-8,
+    max_iter: int = 1000,
+    callback: Callable[[Iteration], bool | None] | None = None,
+    n_jobs: int | None = None,
+) -> EMResult:
+    """Fit a latent variable model by expectation-maximisation.
+
+    Parameters
+    ----------
+    model : LatentModel
+        Offers `estep_stats`, `mstep` and `loglik`, see `lvm.protocol`.
+    rows : NamedTuple of row-aligned arrays, or array of shape (n, d)
+        The data; an array X stands for `Rows(X)`.
+    params : NamedTuple
+        Starting parameters.
+    tol : float
+        EM has converged when an iteration gains less than this, in nats per unit of row weight.
+        0 runs exactly `max_iter` iterations.
+    max_iter : int
+        Largest number of M-steps; 0 only evaluates the start.
+    callback : callable, optional
+        Called with an `Iteration` after each E-step; a true return value stops EM.
+    n_jobs : int, optional
+        Number of threads; None means every core. The result does not depend on it.
+
+    Returns
+    -------
+    EMResult
+        Parameters, the log-likelihood that belongs to them, the trace and the status.
+
+    Raises
+    ------
+    TypeError
+        If the model lacks a method.
+    ValueError
+        If `tol` or `max_iter` is negative, or a row has density 0 under every component at the start.
+
+    References
+    ----------
+    Dempster, Laird & Rubin (1977), "Maximum likelihood from incomplete data via the EM algorithm",
+    JRSS B 39, section 2.
+    """
+    _check(model, tol, max_iter)
+    if not (isinstance(rows, tuple) and hasattr(rows, "_fields")):
+        rows = Rows(rows)
+    if hasattr(model, "canonical"):
+        rows = model.canonical(rows)
+
+    trace: list[float] = []
+    previous: tuple[Any, Any] | None = None  # the last parameters known to be good, and their statistics
+    status = Status.MAX_ITER
+    with Execution(model, rows, n_jobs) as execution:
+        while True:
+            stats = execution.estep_stats(params)
+            objective = _objective(model, stats, params)
+            gain = _gain(trace, objective, stats.weight)
+            trace.append(objective)
+            if failure := _failure(trace, stats.weight):
+                if previous is None:
+                    raise ValueError(
+                        f"the starting parameters have objective {objective}; choose others or scale the data."
+                    )
+                status, (params, stats) = failure, previous
+                break
+            if callback is not None and callback(Iteration(len(trace) - 1, params, objective, gain)):
+                status = Status.STOPPED
+                break
+            if gain < tol:
+                status = Status.CONVERGED
+                break
+            if len(trace) > max_iter:
+                break
+            previous = (params, stats)
+            try:
+                params = model.mstep(stats, params)
+            except DegenerateError:
+                status = Status.DEGENERATE
+                break
+    n_iter = len(trace) - (2 if status in (Status.DECREASED, Status.NON_FINITE) else 1)
+    return EMResult(params, float(stats.loglik), np.array(trace), n_iter, status)
+
+
+def _check(model: Any, tol: float, max_iter: int) -> None:
+    missing = [name for name in ("estep_stats", "mstep", "loglik") if not callable(getattr(model, name, None))]
+    if missing:
+        raise TypeError(
+            f"{type(model).__name__} must implement estep_stats, mstep and loglik; missing {', '.join(missing)}. "
+            "A family becomes a model as Mixture(family)."
+        )
+    if not tol >= 0:
+        raise ValueError(f"tol must be >= 0, got {tol}.")
+    if max_iter < 0:
+        raise ValueError(f"max_iter must be >= 0, got {max_iter}.")
+
+
+def _objective(model: Any, stats: Any, params: Any) -> float:
+    if hasattr(model, "objective"):
+        return float(model.objective(stats, params))
+    if hasattr(model, "log_prior"):
+        return float(stats.loglik + model.log_prior(params))
+    return float(stats.loglik)
+
+
+def _gain(trace: list[float], objective: float, weight: float) -> float:
+    """Return the gain per unit of weight; a fall within rounding counts as none."""
+    if not trace:
+        return math.inf
+    return max(0.0, objective - trace[-1]) / weight
+
+
+def _failure(trace: list[float], weight: float) -> Status | None:
+    if not math.isfinite(trace[-1]):
+        return Status.NON_FINITE
+    if len(trace) > 1 and trace[-2] - trace[-1] > ROUNDING * max(weight, abs(trace[-2])):
+        return Status.DECREASED
+    return None

@@ -1,0 +1,291 @@
+"""Mixtures whose components are probabilities of features: Bernoulli and multinomial."""
+
+from __future__ import annotations
+
+from typing import Any, Self, final
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+from sklearn.preprocessing import normalize
+
+from lvm import _checks
+from lvm._jit import Array
+from lvm.estimators.base import MixtureEstimator
+from lvm.families.bernoulli import Bernoulli
+from lvm.families.multinomial import Multinomial
+
+
+class _ProbabilityMixture(MixtureEstimator):
+    """Base of the estimators whose only component parameter is `probabilities_`."""
+
+    _accept_sparse = True
+    _sum_to_one = False
+
+    def __init__(
+        self,
+        n_components: int = 1,
+        *,
+        alpha: float = 1.0,
+        tol: float = 1e-7,
+        max_iter: int = 1000,
+        n_init: int = 1,
+        init_params: str | ArrayLike = "kmeans",
+        weights_init: ArrayLike | None = None,
+        probabilities_init: ArrayLike | None = None,
+        random_state: Any = None,
+        warm_start: bool = False,
+        verbose: int = 0,
+        verbose_interval: int = 10,
+        n_jobs: int | None = None,
+    ) -> None:
+        self.n_components = n_components
+        self.alpha = alpha
+        self.tol = tol
+        self.max_iter = max_iter
+        self.n_init = n_init
+        self.init_params = init_params
+        self.weights_init = weights_init
+        self.probabilities_init = probabilities_init
+        self.random_state = random_state
+        self.warm_start = warm_start
+        self.verbose = verbose
+        self.verbose_interval = verbose_interval
+        self.n_jobs = n_jobs
+
+    def _check_start(self, n_features: int) -> None:
+        self._explicit_components(None, n_features)
+        if self.weights_init is not None:
+            _checks.start_weights(self.weights_init, self.n_components)
+
+    def _explicit_components(self, components: Any | None, n_features: int) -> Any | None:
+        if self.probabilities_init is None:
+            return components
+        shape = (self.n_components, n_features)
+        return self._family().params(_checks.start_probabilities(self.probabilities_init, shape, self._sum_to_one))
+
+    def _set_components(self, components: Any) -> None:
+        self.probabilities_ = np.ascontiguousarray(components.probabilities)
+
+    def _get_components(self) -> Any:
+        return self._family().params(self.probabilities_)
+
+
+@final
+class BernoulliMixture(_ProbabilityMixture):
+    """Mixture of independent binary features, fitted by expectation-maximisation: latent class analysis.
+
+    X holds zeros and ones, as bool, integers, floats or a scipy sparse matrix.
+
+    Parameters
+    ----------
+    n_components : int
+        Number of components.
+    alpha : float
+        Both parameters of a symmetric Beta prior on each probability, >= 1: 1 is maximum likelihood, 2 adds one
+        1 and one 0 per feature and component.
+    tol : float
+        EM has converged when an iteration gains less than this, in nats per row. 0 runs exactly `max_iter`
+        iterations.
+    max_iter : int
+        Largest number of iterations.
+    n_init : int
+        Number of starts. All run a few iterations, the best is continued.
+    init_params : {"kmeans", "k-means++", "random", "random_from_data"} or array-like
+        How the start assigns rows to components; or labels (n,), -1 for unknown; or responsibilities
+        (n, n_components).
+    weights_init : array-like of shape (n_components,), optional
+        Starting weights.
+    probabilities_init : array-like of shape (n_components, d), optional
+        Starting probabilities.
+    random_state : int, RandomState instance or None
+        Seed of the starts and of `sample`.
+    warm_start : bool
+        Whether `fit` starts from the parameters of the last fit.
+    verbose : int
+        0 is silent, 1 reports iterations, 2 also their gain and time.
+    verbose_interval : int
+        Iterations between reports.
+    n_jobs : int, optional
+        Number of threads; None means every core. The result does not depend on it.
+
+    Attributes
+    ----------
+    weights_ : ndarray of shape (n_components,)
+        Mixing weights.
+    probabilities_ : ndarray of shape (n_components, d)
+        Probability of a 1.
+    loglik_ : float
+        Log-likelihood of the data at the fitted parameters, in nats.
+    objective_trace_ : ndarray of shape (n_iter_ + 1,)
+        What EM climbs, from the start on: the log-likelihood, plus the log prior where alpha > 1.
+    status_ : Status
+        How EM ended; its value is the message.
+    converged_ : bool
+        Whether EM ended because the gain fell below `tol`.
+    n_iter_ : int
+        Number of iterations of the best start.
+    restarts_ : ndarray of shape (n_init,)
+        Log-likelihood that each start reached.
+    lower_bound_ : float
+        `loglik_` per unit of row weight.
+    lower_bounds_ : list of float
+        `objective_trace_` per unit of row weight, without the start.
+    n_features_in_ : int
+        Number of features.
+    feature_names_in_ : ndarray of str
+        Names of the columns, where X had any.
+
+    References
+    ----------
+    Bishop (2006), "Pattern Recognition and Machine Learning", section 9.3.3.
+
+    Examples
+    --------
+    >>> import lvm
+    >>> answers = [[1, 1, 1, 0], [1, 1, 0, 0], [1, 1, 1, 0], [0, 0, 1, 1], [0, 0, 0, 1], [0, 1, 0, 1]]
+    >>> mixture = lvm.BernoulliMixture(2, alpha=1.1, random_state=0).fit(answers)
+    >>> mixture.predict(answers)
+    array([1, 1, 1, 0, 0, 0])
+    """
+
+    def _family(self) -> Bernoulli:
+        return Bernoulli(self.alpha)
+
+    def _features(self, X: Any) -> Any:
+        return X.astype(np.float64)
+
+
+@final
+class MultinomialMixture(_ProbabilityMixture):
+    """Mixture of multinomial counts, fitted by expectation-maximisation: for words of texts, or choices of people.
+
+    X holds whole counts, dense or as a scipy sparse matrix, which is never made dense. The total of a row is
+    given, not modelled.
+
+    Parameters
+    ----------
+    n_components : int
+        Number of components.
+    alpha : float
+        Parameter of a symmetric Dirichlet prior on the probabilities, >= 1: 1 is maximum likelihood, 2 adds one to
+        every count.
+    tol : float
+        EM has converged when an iteration gains less than this, in nats per row. 0 runs exactly `max_iter`
+        iterations.
+    max_iter : int
+        Largest number of iterations.
+    n_init : int
+        Number of starts. All run a few iterations, the best is continued.
+    init_params : {"kmeans", "k-means++", "random", "random_from_data"} or array-like
+        How the start assigns rows to components; or labels (n,), -1 for unknown; or responsibilities
+        (n, n_components).
+    weights_init : array-like of shape (n_components,), optional
+        Starting weights.
+    probabilities_init : array-like of shape (n_components, d), optional
+        Starting probabilities.
+    random_state : int, RandomState instance or None
+        Seed of the starts and of `sample`.
+    warm_start : bool
+        Whether `fit` starts from the parameters of the last fit.
+    verbose : int
+        0 is silent, 1 reports iterations, 2 also their gain and time.
+    verbose_interval : int
+        Iterations between reports.
+    n_jobs : int, optional
+        Number of threads; None means every core. The result does not depend on it.
+
+    Attributes
+    ----------
+    weights_ : ndarray of shape (n_components,)
+        Mixing weights.
+    probabilities_ : ndarray of shape (n_components, d)
+        Probability of each cell; rows sum to 1.
+    loglik_ : float
+        Log-likelihood of the data at the fitted parameters, in nats.
+    objective_trace_ : ndarray of shape (n_iter_ + 1,)
+        What EM climbs, from the start on: the log-likelihood, plus the log prior where alpha > 1.
+    status_ : Status
+        How EM ended; its value is the message.
+    converged_ : bool
+        Whether EM ended because the gain fell below `tol`.
+    n_iter_ : int
+        Number of iterations of the best start.
+    restarts_ : ndarray of shape (n_init,)
+        Log-likelihood that each start reached.
+    lower_bound_ : float
+        `loglik_` per unit of row weight.
+    lower_bounds_ : list of float
+        `objective_trace_` per unit of row weight, without the start.
+    n_trials_ : int
+        Median total of the rows: the default total of those that `sample` draws.
+    n_features_in_ : int
+        Number of features.
+    feature_names_in_ : ndarray of str
+        Names of the columns, where X had any.
+
+    References
+    ----------
+    McLachlan & Peel (2000), "Finite Mixture Models", section 5.5.
+
+    Examples
+    --------
+    >>> import lvm
+    >>> words = [[5, 1, 0], [4, 2, 0], [6, 0, 1], [0, 1, 5], [1, 0, 7], [0, 0, 4]]
+    >>> mixture = lvm.MultinomialMixture(2, random_state=0).fit(words)
+    >>> mixture.probabilities_.round(2)
+    array([[0.79, 0.16, 0.05],
+           [0.06, 0.06, 0.89]])
+    """
+
+    _sum_to_one = True
+
+    def _family(self) -> Multinomial:
+        return Multinomial(self.alpha)
+
+    def _features(self, X: Any) -> Any:
+        return normalize(X.astype(np.float64), norm="l1")
+
+    def fit(
+        self, X: ArrayLike, y: Any = None, sample_weight: ArrayLike | None = None, labels: ArrayLike | None = None
+    ) -> Self:
+        """Fit the mixture by expectation-maximisation.
+
+        Parameters
+        ----------
+        X : array-like or sparse matrix of shape (n, d)
+            Counts.
+        y : ignored
+            For scikit-learn's API.
+        sample_weight : array-like of shape (n,), optional
+            Row weights, >= 0; a row of weight 2 counts as two equal rows.
+        labels : array-like of shape (n,), optional
+            Known components from 0 to n_components - 1, -1 where unknown.
+
+        Returns
+        -------
+        self
+            The fitted estimator.
+        """
+        super().fit(X, y, sample_weight=sample_weight, labels=labels)
+        totals = X.sum(axis=1) if hasattr(X, "sum") else np.sum(X, axis=1)
+        self.n_trials_ = int(np.median(np.asarray(totals)))
+        return self
+
+    def sample(self, n_samples: int = 1, n_trials: int | None = None) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """Draw rows of counts from the fitted mixture.
+
+        Parameters
+        ----------
+        n_samples : int
+            Number of rows.
+        n_trials : int, optional
+            Total of each row; `n_trials_` by default.
+
+        Returns
+        -------
+        X : ndarray of shape (n_samples, d)
+            Counts, in the order of their components.
+        y : ndarray of shape (n_samples,)
+            Their components.
+        """
+        return self._sample(Multinomial(self.alpha, self.n_trials_ if n_trials is None else n_trials), n_samples)

@@ -1,0 +1,84 @@
+"""What all Gaussian structures share: regularisation, thresholds, and the neutral start."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from typing import Any, Generic, TypeVar
+
+import numpy as np
+
+from lvm._jit import Array, canonical
+from lvm.kernels.moments import column_moments
+from lvm.protocol import DegenerateError
+
+Params = TypeVar("Params", bound=Any)
+
+LOG_2PI = 1.8378770664093453
+EPS = 2.220446049250313e-16
+# Rounding of x - mean leaves a variance of about (eps * |mean|)**2 where there is none.
+NOISE = 8.0 * EPS
+# A pivot below this share of its variable's variance is rounding: the variables are collinear.
+COLLINEAR = 8.0 * EPS
+
+
+class GaussianFamily(ABC, Generic[Params]):
+    """Base of the Gaussian structures.
+
+    Parameters
+    ----------
+    reg_covar : float
+        Added to every variance in the M-step, in squared units of the data. This is the exact M-step of
+        the expected log-likelihood under a blur of the data by independent noise of this variance,
+
+        Q(theta) - reg_covar / 2 * sum_k N_k tr(inverse covariance_k),
+
+        so EM climbs that penalised objective (`log_penalty`) and stays monotone. 0 is maximum likelihood.
+    """
+
+    def __init__(self, reg_covar: float = 0.0) -> None:
+        if not 0 <= reg_covar < np.inf:
+            raise ValueError(f"reg_covar must be finite and >= 0, got {reg_covar}.")
+        self.reg_covar = float(reg_covar)
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}(reg_covar={self.reg_covar:g})"
+
+    @abstractmethod
+    def params(self, means: Array, covariances: Array) -> Params:
+        """Return parameters from means (K, d) and covariances in the shape of the structure."""
+
+    @abstractmethod
+    def _axis_params(self, means: Array, variances: Array) -> Params:
+        """Return parameters with the same variances (d,), all > 0, in every component."""
+
+    @abstractmethod
+    def _trace_precision(self, params: Params) -> Array:
+        """Return the trace of each inverse covariance, shape (K,)."""
+
+    def canonical(self, X: Any) -> Array:
+        """Return X as float64, C order, read-only."""
+        return canonical(X)
+
+    def start(self, X: Any, weight: Array, n_components: int) -> Params:
+        """Return K equal components at the mean of X (n, d), with the variances of its columns."""
+        mean, variance = np.empty(X.shape[1]), np.empty(X.shape[1])
+        column_moments(self.canonical(X), canonical(weight), mean, variance)
+        variance += self.reg_covar
+        variance[variance == 0] = 1.0  # a constant column: any finite scale serves as a start
+        return self._axis_params(np.repeat(mean[None], n_components, axis=0), variance)
+
+    def log_penalty(self, params: Params) -> Array:
+        """Return -reg_covar / 2 * tr(inverse covariance) of each component, shape (K,)."""
+        if self.reg_covar == 0:
+            return np.zeros(len(params.means))
+        return -0.5 * self.reg_covar * self._trace_precision(params)
+
+
+def refuse_singular(component: int, shared: bool = False) -> None:
+    """Raise `DegenerateError` for a component >= 0 whose covariance is singular."""
+    if component >= 0:
+        which = "the shared covariance" if shared else f"the covariance of component {component}"
+        raise DegenerateError(
+            f"{which} is singular to rounding: its points coincide or lie in a subspace; lower n_components, "
+            "set or increase reg_covar, remove constant or collinear columns, or scale the data."
+        )

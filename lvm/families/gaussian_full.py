@@ -1,0 +1,285 @@
+"""Gaussian components with full covariance matrices, one per component or one for all."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from typing import NamedTuple, final
+
+import numpy as np
+
+from lvm._jit import Array, kernel
+from lvm.families.gaussian import COLLINEAR, LOG_2PI, NOISE, GaussianFamily, refuse_singular
+from lvm.kernels.strips import STRIP, load_strip
+from lvm.kernels.triangular import inverse_cholesky
+from lvm.protocol import DEAD_SHARE
+
+
+class FullGaussianParams(NamedTuple):
+    """Means (K, d), covariances (C, d, d) and their inverse Cholesky factors (C, d, d), lower; C is K or 1."""
+
+    means: Array
+    covariances: Array
+    inverse_cholesky: Array
+
+
+class FullGaussianStats(NamedTuple):
+    """Sums of r, r (x - m) and r (x - m)(x - m)' about the current means m: (K,), (K, d), (K, d, d).
+
+    Of the last only the lower half counts.
+    """
+
+    counts: Array
+    first: Array
+    second: Array
+
+
+@kernel
+def _log_density(X: Array, means: Array, factors: Array, out: Array) -> None:
+    """Add the Gaussian log densities of X (n, d) to out (K, n), for inverse Cholesky factors (C, d, d)."""
+    n, d = X.shape
+    strip = np.zeros((d + 1, STRIP))
+    z = np.zeros((d + 1, STRIP))
+    y = np.empty((4, STRIP))
+    distance = np.empty(STRIP)
+    d4 = d - d % 4
+    for start in range(0, n, STRIP):
+        m = min(STRIP, n - start)
+        load_strip(X, start, m, strip)
+        for k in range(means.shape[0]):
+            L = factors[min(k, factors.shape[0] - 1)]
+            log_norm = -0.5 * d * LOG_2PI
+            for i in range(d):
+                log_norm += np.log(L[i, i])
+                for p in range(m):
+                    z[i, p] = strip[i, p] - means[k, i]
+            for p in range(m):
+                distance[p] = 0.0
+            # Four rows of y = L z at a time, two columns of L each: a store serves two multiply-adds, and
+            # the eight coefficients stay in registers. The zeros above the diagonal fill the last block.
+            for j in range(0, d4, 4):
+                for p in range(m):
+                    y[0, p] = 0.0
+                    y[1, p] = 0.0
+                    y[2, p] = 0.0
+                    y[3, p] = 0.0
+                for i in range(0, j + 4, 2):
+                    a0, a1, a2, a3 = L[j, i], L[j + 1, i], L[j + 2, i], L[j + 3, i]
+                    b0, b1, b2, b3 = L[j, i + 1], L[j + 1, i + 1], L[j + 2, i + 1], L[j + 3, i + 1]
+                    for p in range(m):
+                        u, v = z[i, p], z[i + 1, p]
+                        y[0, p] += a0 * u + b0 * v
+                        y[1, p] += a1 * u + b1 * v
+                        y[2, p] += a2 * u + b2 * v
+                        y[3, p] += a3 * u + b3 * v
+                for p in range(m):
+                    distance[p] += y[0, p] ** 2 + y[1, p] ** 2 + y[2, p] ** 2 + y[3, p] ** 2
+            for j in range(d4, d):
+                for p in range(m):
+                    y[0, p] = 0.0
+                for i in range(j + 1):
+                    a0 = L[j, i]
+                    for p in range(m):
+                        y[0, p] += a0 * z[i, p]
+                for p in range(m):
+                    distance[p] += y[0, p] ** 2
+            for p in range(m):
+                out[k, start + p] += log_norm - 0.5 * distance[p]
+
+
+@kernel
+def _accumulate(X: Array, resp: Array, means: Array, counts: Array, first: Array, second: Array) -> None:
+    """Add the moments of X (n, d) about means (K, d) under resp (K, n), lower half of second (K, d, d)."""
+    n, d = X.shape
+    strip = np.empty((d, STRIP))
+    z = np.empty((d, STRIP))
+    rz = np.empty((d, STRIP))
+    d4 = d - d % 4
+    for start in range(0, n, STRIP):
+        m = min(STRIP, n - start)
+        load_strip(X, start, m, strip)
+        for k in range(means.shape[0]):
+            r = resp[k, start : start + m]
+            S = second[k]
+            count = 0.0
+            for p in range(m):
+                count += r[p]
+            if count == 0.0:
+                continue
+            counts[k] += count
+            for i in range(d):
+                total = 0.0
+                for p in range(m):
+                    z[i, p] = strip[i, p] - means[k, i]
+                    rz[i, p] = r[p] * z[i, p]
+                    total += rz[i, p]
+                first[k, i] += total
+            # Four rows times two columns: eight running sums in registers, no store, and six loads
+            # serve eight multiply-adds.
+            for i in range(0, d4, 4):
+                for j in range(0, i + 4, 2):
+                    s00 = s10 = s20 = s30 = s01 = s11 = s21 = s31 = 0.0
+                    for p in range(m):
+                        u, v = z[j, p], z[j + 1, p]
+                        s00 += rz[i, p] * u
+                        s10 += rz[i + 1, p] * u
+                        s20 += rz[i + 2, p] * u
+                        s30 += rz[i + 3, p] * u
+                        s01 += rz[i, p] * v
+                        s11 += rz[i + 1, p] * v
+                        s21 += rz[i + 2, p] * v
+                        s31 += rz[i + 3, p] * v
+                    S[i, j] += s00
+                    S[i + 1, j] += s10
+                    S[i + 2, j] += s20
+                    S[i + 3, j] += s30
+                    S[i, j + 1] += s01
+                    S[i + 1, j + 1] += s11
+                    S[i + 2, j + 1] += s21
+                    S[i + 3, j + 1] += s31
+            for i in range(d4, d):
+                for j in range(i + 1):
+                    s00 = 0.0
+                    for p in range(m):
+                        s00 += rz[i, p] * z[j, p]
+                    S[i, j] += s00
+
+
+@kernel
+def _factorise(covariance: Array, mean: Array, factor: Array) -> bool:
+    """Write the inverse Cholesky factor of covariance (d, d) to factor; False where it is singular to rounding."""
+    for i in range(covariance.shape[0]):
+        if not covariance[i, i] > (NOISE * mean[i]) ** 2:
+            return False
+    return inverse_cholesky(covariance, factor) > COLLINEAR * covariance.shape[0]
+
+
+@kernel
+def _mstep_means(counts: Array, first: Array, old: Array, means: Array) -> None:
+    """Write the new means (K, d); a dead component keeps its old one."""
+    total = np.sum(counts)
+    for k in range(len(counts)):
+        alive = counts[k] > DEAD_SHARE * total
+        for i in range(old.shape[1]):
+            means[k, i] = old[k, i] + (first[k, i] / counts[k] if alive else 0.0)
+
+
+@kernel
+def _mstep_full(stats: FullGaussianStats, old: FullGaussianParams, reg: float, new: FullGaussianParams) -> int:
+    """Write the M-step to new; return the first component with a singular covariance, or -1."""
+    counts = stats.counts
+    total = np.sum(counts)
+    d = old.means.shape[1]
+    _mstep_means(counts, stats.first, old.means, new.means)
+    for k in range(len(counts)):
+        if not counts[k] > DEAD_SHARE * total:
+            new.covariances[k] = old.covariances[k]
+            new.inverse_cholesky[k] = old.inverse_cholesky[k]
+            continue
+        for i in range(d):
+            for j in range(i + 1):
+                shift = (stats.first[k, i] / counts[k]) * (stats.first[k, j] / counts[k])
+                new.covariances[k, i, j] = stats.second[k, i, j] / counts[k] - shift
+                new.covariances[k, j, i] = new.covariances[k, i, j]
+            new.covariances[k, i, i] += reg
+        if not _factorise(new.covariances[k], new.means[k], new.inverse_cholesky[k]):
+            return k
+    return -1
+
+
+@kernel
+def _mstep_tied(stats: FullGaussianStats, old: FullGaussianParams, reg: float, new: FullGaussianParams) -> int:
+    """Write the M-step with one covariance for all to new; return 0 where it is singular, else -1."""
+    counts = stats.counts
+    total = np.sum(counts)
+    K, d = old.means.shape
+    _mstep_means(counts, stats.first, old.means, new.means)
+    for i in range(d):
+        for j in range(i + 1):
+            scatter = 0.0
+            for k in range(K):
+                if counts[k] > DEAD_SHARE * total:
+                    scatter += stats.second[k, i, j] - stats.first[k, i] * (stats.first[k, j] / counts[k])
+            new.covariances[0, i, j] = scatter / total
+            new.covariances[0, j, i] = scatter / total
+        new.covariances[0, i, i] += reg
+    largest = np.zeros(d)
+    for k in range(K):
+        largest = np.maximum(largest, np.abs(new.means[k]))
+    return -1 if _factorise(new.covariances[0], largest, new.inverse_cholesky[0]) else 0
+
+
+class _FullStatistics(GaussianFamily[FullGaussianParams]):
+    """Density and statistics of the structures that need all second moments; only the M-step differs."""
+
+    def params(self, means: Array, covariances: Array) -> FullGaussianParams:
+        """Return parameters from means (K, d) and covariances (C, d, d), positive definite; C is K or 1."""
+        means = np.array(means, np.float64, order="C")
+        covariances = np.array(covariances, np.float64, order="C")
+        factors = np.empty_like(covariances)
+        for c, covariance in enumerate(covariances):
+            if not inverse_cholesky(covariance, factors[c]) > 0:
+                raise ValueError(f"covariance {c} is not symmetric, positive definite and finite.")
+        return FullGaussianParams(means, covariances, factors)
+
+    @abstractmethod
+    def _n_covariances(self, n_components: int) -> int:
+        """Return the number of distinct covariance matrices."""
+
+    def _axis_params(self, means: Array, variances: Array) -> FullGaussianParams:
+        return self.params(means, np.repeat(np.diag(variances)[None], self._n_covariances(len(means)), axis=0))
+
+    def _trace_precision(self, params: FullGaussianParams) -> Array:
+        traces = np.square(params.inverse_cholesky).sum(axis=(1, 2))
+        return np.broadcast_to(traces, len(params.means)).copy()
+
+    def log_density(self, X: Array, params: FullGaussianParams, out: Array) -> None:
+        """Add log N(x_i; mean_k, covariance_k) to out (K, n)."""
+        _log_density(X, params.means, params.inverse_cholesky, out)
+
+    def zero_stats(self, params: FullGaussianParams) -> FullGaussianStats:
+        """Return the moments of no rows."""
+        K, d = params.means.shape
+        return FullGaussianStats(np.zeros(K), np.zeros((K, d)), np.zeros((K, d, d)))
+
+    def accumulate(self, X: Array, resp: Array, params: FullGaussianParams, stats: FullGaussianStats) -> None:
+        """Add the rows' moments about the current means."""
+        _accumulate(X, resp, params.means, stats.counts, stats.first, stats.second)
+
+    def sample(self, params: FullGaussianParams, k: int, n: int, rng: np.random.RandomState) -> Array:
+        """Draw n rows from component k, shape (n, d)."""
+        covariance = params.covariances[min(k, len(params.covariances) - 1)]
+        factor = np.linalg.cholesky(covariance)
+        return np.asarray(params.means[k] + rng.standard_normal((n, len(covariance))) @ factor.T)
+
+    def n_parameters(self, params: FullGaussianParams) -> int:
+        """Return K d means plus d (d + 1) / 2 for each covariance matrix."""
+        K, d = params.means.shape
+        return K * d + self._n_covariances(K) * d * (d + 1) // 2
+
+
+@final
+class FullGaussian(_FullStatistics):
+    """Each component has its own covariance matrix (VVV of Celeux & Govaert, 1995)."""
+
+    def _n_covariances(self, n_components: int) -> int:
+        return n_components
+
+    def mstep(self, stats: FullGaussianStats, params: FullGaussianParams) -> FullGaussianParams:
+        """Return the weighted means and covariances."""
+        new = FullGaussianParams(*map(np.empty_like, params))
+        refuse_singular(_mstep_full(stats, params, self.reg_covar, new))
+        return new
+
+
+@final
+class TiedGaussian(_FullStatistics):
+    """All components share one covariance matrix (EEE of Celeux & Govaert, 1995)."""
+
+    def _n_covariances(self, n_components: int) -> int:
+        return 1
+
+    def mstep(self, stats: FullGaussianStats, params: FullGaussianParams) -> FullGaussianParams:
+        """Return the weighted means and the pooled covariance."""
+        new = FullGaussianParams(*map(np.empty_like, params))
+        refuse_singular(_mstep_tied(stats, params, self.reg_covar, new), shared=True)
+        return new

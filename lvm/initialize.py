@@ -1,0 +1,131 @@
+"""Starting parameters: seeds, assignments, and the M-steps that turn them into parameters."""
+
+from __future__ import annotations
+
+import warnings
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import sparse
+from sklearn.cluster import KMeans, kmeans_plusplus
+from sklearn.exceptions import ConvergenceWarning
+from sklearn.metrics import pairwise_distances_argmin
+
+from lvm._jit import Array, canonical
+from lvm.models.mixture import Mixture, MixtureParams
+from lvm.protocol import Rows
+
+METHODS = ("kmeans", "k-means++", "random", "random_from_data")
+
+# More rows than this improve a start no further, but would cost time and memory that grow with n.
+MAX_START_ROWS = 50_000
+
+
+def from_assignment(model: Mixture[Any], rows: Rows, assignment: NDArray[Any], n_components: int) -> MixtureParams:
+    """Return the M-step's parameters for given labels (n,) or responsibilities (n, K).
+
+    The statistics are taken twice: about the mean of the data, then about the means so found, so that
+    clusters far apart lose no digits of their covariances.
+
+    Raises
+    ------
+    DegenerateError
+        If a component so assigned has no density.
+    """
+    rows = model.canonical(rows)
+    weight = canonical(np.ones(len(rows.X))) if rows.weight is None else rows.weight
+    params = MixtureParams(np.full(n_components, 1 / n_components), model.family.start(rows.X, weight, n_components))
+    for _ in range(2):
+        params = model.mstep(model.assigned_stats(rows, assignment, params), params)
+    return params
+
+
+def subsample(rows: Rows, rng: np.random.RandomState) -> NDArray[np.int64] | None:
+    """Return the sorted rows on which a start is computed; None means all of them."""
+    n = rows.X.shape[0]
+    if n <= MAX_START_ROWS:
+        return None
+    return np.asarray(np.sort(rng.choice(n, MAX_START_ROWS, replace=False)), np.int64)
+
+
+def assign(
+    features: Any,
+    n_components: int,
+    method: str,
+    rng: np.random.RandomState,
+    weight: Array | None = None,
+    labels: NDArray[np.int64] | None = None,
+    centres: Array | None = None,
+) -> NDArray[Any]:
+    """Assign rows to components, as a start.
+
+    Parameters
+    ----------
+    features : array or sparse matrix of shape (n, d)
+        Rows in a space where Euclidean distance makes sense.
+    n_components : int
+        Number of components.
+    method : {"kmeans", "k-means++", "random", "random_from_data"}
+        k-means; the nearest of seeds spread by k-means++; random responsibilities; the nearest of random rows.
+    rng : RandomState
+        Source of randomness.
+    weight : ndarray of shape (n,), optional
+        Row weights.
+    labels : ndarray of shape (n,), optional
+        Known components, -1 where unknown. Labelled components start at the mean of their rows.
+    centres : ndarray of shape (K, d), optional
+        Known centres: rows go to the nearest.
+
+    Returns
+    -------
+    ndarray of shape (n,) or (n, K)
+        Labels, or responsibilities for "random".
+
+    References
+    ----------
+    Arthur & Vassilvitskii (2007), "k-means++: the advantages of careful seeding".
+    """
+    n = features.shape[0]
+    if method == "random":
+        resp = rng.uniform(size=(n, n_components))
+        resp /= resp.sum(axis=1, keepdims=True)
+        if labels is not None:
+            known = labels >= 0
+            resp[known] = np.equal.outer(labels[known], np.arange(n_components))
+        return resp
+    if centres is not None:
+        assigned = pairwise_distances_argmin(features, centres)
+    elif method == "kmeans":
+        seeds: Any = "k-means++" if labels is None else _seeds(features, n_components, method, rng, weight, labels)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", ConvergenceWarning)  # fewer distinct rows than clusters
+            clusters = KMeans(n_components, init=seeds, n_init=1, random_state=rng)
+            assigned = clusters.fit(features, sample_weight=weight).labels_
+    else:
+        assigned = pairwise_distances_argmin(features, _seeds(features, n_components, method, rng, weight, labels))
+    assigned = np.asarray(assigned, np.int64)
+    return assigned if labels is None else np.where(labels >= 0, labels, assigned)
+
+
+def _seeds(
+    features: Any,
+    n_components: int,
+    method: str,
+    rng: np.random.RandomState,
+    weight: Array | None,
+    labels: NDArray[np.int64] | None,
+) -> Array:
+    """Return K rows as seeds; a component with labelled rows gets their mean instead."""
+    if method == "random_from_data":
+        share = None if weight is None else weight / weight.sum()
+        if share is not None and np.count_nonzero(share) < n_components:
+            share = None
+        seeds = features[rng.choice(features.shape[0], n_components, replace=False, p=share)]
+    else:
+        seeds, _ = kmeans_plusplus(features, n_components, sample_weight=weight, random_state=rng)
+    seeds = np.array(seeds.toarray() if sparse.issparse(seeds) else seeds, np.float64)
+    if labels is not None:
+        for k in np.unique(labels[labels >= 0]):
+            seeds[k] = np.asarray(features[np.flatnonzero(labels == k)].mean(axis=0)).ravel()
+    return seeds

@@ -1,0 +1,29 @@
+"""Weighted moments of whole columns, about their own mean."""
+
+from __future__ import annotations
+
+from lvm._jit import Array, kernel
+
+
+@kernel
+def column_moments(X: Array, weight: Array, mean: Array, variance: Array) -> None:
+    """Write the weighted mean and variance of X (n, d) under weight (n,) to mean, variance (d,).
+
+    The sums run about the first row, then the variance about the mean: an offset costs no digits.
+    """
+    n, d = X.shape
+    total = 0.0
+    for j in range(d):
+        mean[j] = 0.0
+        variance[j] = 0.0
+    for i in range(n):
+        total += weight[i]
+        for j in range(d):
+            mean[j] += weight[i] * (X[i, j] - X[0, j])
+    for j in range(d):
+        mean[j] = X[0, j] + mean[j] / total
+    for i in range(n):
+        for j in range(d):
+            variance[j] += weight[i] * (X[i, j] - mean[j]) ** 2
+    for j in range(d):
+        variance[j] /= total

@@ -1,0 +1,255 @@
+"""The mixture model: turns any family of component densities into a latent variable model."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Any, Generic, NamedTuple, TypeVar
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from lvm._jit import Array, canonical
+from lvm.kernels.responsibilities import responsibilities
+from lvm.protocol import Rows, ZeroDensityError, n_rows, slice_rows
+
+MAX_BLOCK_ROWS = 4096
+BLOCK_CELLS = 1 << 16  # responsibilities per block, 512 KB: they stay in the L2 cache from kernel to kernel
+
+FAMILY_METHODS = ("log_density", "zero_stats", "accumulate", "mstep", "sample", "n_parameters")
+
+F = TypeVar("F", bound=Any)
+
+
+class MixtureParams(NamedTuple):
+    """Mixing weights (K,), which sum to 1, and the family's parameters."""
+
+    weights: Array
+    components: Any
+
+
+class MixtureStats(NamedTuple):
+    """Additive statistics of a mixture.
+
+    Attributes
+    ----------
+    loglik : float
+        Weighted log-likelihood of the rows.
+    penalty : float
+        What the family's `log_penalty` adds to it.
+    weight : float
+        Total row weight.
+    counts : ndarray of shape (K,)
+        Weighted responsibilities, summed over rows.
+    components : NamedTuple
+        The family's statistics.
+    """
+
+    loglik: float
+    penalty: float
+    weight: float
+    counts: Array
+    components: Any
+
+
+class Mixture(Generic[F]):
+    """Finite mixture of one family: p(x) = sum_k weights[k] p(x | component k).
+
+    Rows are `Rows(X, weight, labels)`. A row with a known label contributes its joint density with
+    that component, weights[k] p(x | k), and its responsibility is 1 there.
+
+    Parameters
+    ----------
+    family : Family
+        Component density, see `lvm.protocol.Family`.
+
+    Raises
+    ------
+    TypeError
+        If the family lacks a method.
+
+    References
+    ----------
+    McLachlan & Peel (2000), "Finite Mixture Models", sections 2.8 (EM) and 2.19 (partly labelled data).
+    """
+
+    def __init__(self, family: F) -> None:
+        missing = [name for name in FAMILY_METHODS if not callable(getattr(family, name, None))]
+        if missing:
+            raise TypeError(
+                f"{type(family).__name__} must implement {', '.join(FAMILY_METHODS)}; missing {', '.join(missing)}."
+            )
+        self.family = family
+        self._canonical_X: Callable[[Any], Any] = getattr(family, "canonical", canonical)
+
+    def __repr__(self) -> str:
+        return f"Mixture({self.family!r})"
+
+    def canonical(self, rows: Rows) -> Rows:
+        """Return the rows in the dtypes and layouts that the kernels see; no copy where they are right."""
+        X, weight, labels = rows
+        return Rows(
+            self._canonical_X(X),
+            None if weight is None else canonical(weight),
+            None if labels is None else canonical(labels, np.int64),
+        )
+
+    def estep_stats(self, rows: Rows, params: MixtureParams) -> MixtureStats:
+        """Return the expected sufficient statistics of the rows.
+
+        Raises
+        ------
+        ZeroDensityError
+            If a row of positive weight has density 0 under every component.
+        """
+        stats = self.family.zero_stats(params.components)
+        counts = np.zeros(len(params.weights))
+        loglik = penalty = weight = 0.0
+        for block in self._posterior(rows, params):
+            self.family.accumulate(block.X, block.resp, params.components, stats)
+            counts += block.counts
+            loglik += block.loglik
+            penalty += block.penalty
+            weight += block.weight
+        return MixtureStats(loglik, penalty, weight, counts, stats)
+
+    def mstep(self, stats: MixtureStats, params: MixtureParams) -> MixtureParams:
+        """Return the parameters that maximise the expected (penalised) log-likelihood."""
+        weights = stats.counts / stats.counts.sum()
+        return MixtureParams(weights, self.family.mstep(stats.components, params.components))
+
+    def objective(self, stats: MixtureStats, params: MixtureParams) -> float:
+        """Return what EM climbs: the log-likelihood plus the family's penalty and log prior."""
+        prior = getattr(self.family, "log_prior", None)
+        return stats.loglik + stats.penalty + (0.0 if prior is None else float(prior(params.components)))
+
+    def loglik(self, rows: Rows, params: MixtureParams) -> Array:
+        """Return the log-likelihood of each row, shape (n,), unweighted; -inf where it is impossible."""
+        out = np.empty(n_rows(rows))
+        for block in self._posterior(rows._replace(weight=None), params, penalised=False, strict=False):
+            out[block.rows] = block.row_loglik
+        return out
+
+    def responsibilities(self, rows: Rows, params: MixtureParams) -> Array:
+        """Return the posterior probability of each component for each row, shape (n, K)."""
+        out = np.empty((n_rows(rows), len(params.weights)))
+        for block in self._posterior(rows._replace(weight=None), params, penalised=False):
+            out[block.rows] = block.resp.T
+        return out
+
+    def most_probable(self, rows: Rows, params: MixtureParams) -> NDArray[np.int64]:
+        """Return the component of highest responsibility for each row, shape (n,)."""
+        out = np.empty(n_rows(rows), np.int64)
+        for block in self._posterior(rows._replace(weight=None), params, penalised=False):
+            out[block.rows] = block.resp.argmax(axis=0)
+        return out
+
+    def classification_loglik(self, rows: Rows, params: MixtureParams) -> float:
+        """Return sum_i w_i log max_k r_ik: by how much certain assignments would lower the log-likelihood.
+
+        It is <= 0, and 0 where every row belongs to one component for certain.
+        """
+        total = 0.0
+        for block in self._posterior(rows._replace(weight=None), params, penalised=False):
+            each = np.log(block.resp.max(axis=0))
+            total += float(each.sum() if rows.weight is None else each @ rows.weight[block.rows])
+        return total
+
+    def assigned_stats(self, rows: Rows, assignment: ArrayLike, params: MixtureParams) -> MixtureStats:
+        """Return the statistics under given responsibilities: the first half of a start.
+
+        Parameters
+        ----------
+        rows : Rows
+            Canonical rows.
+        assignment : array-like of shape (n,) or (n, K)
+            Component of each row, -1 for equal responsibilities; or the responsibilities themselves.
+        params : MixtureParams
+            Centre of the statistics.
+
+        Returns
+        -------
+        MixtureStats
+            With a log-likelihood and penalty of 0, which these statistics do not know.
+        """
+        given = np.asarray(assignment)
+        K = len(params.weights)
+        stats = self.family.zero_stats(params.components)
+        counts = np.zeros(K)
+        for part in self._blocks(len(given), K):
+            resp = _expand(given[part], K)
+            if rows.weight is not None:
+                resp *= rows.weight[part]
+            self.family.accumulate(rows.X[part], resp, params.components, stats)
+            counts += resp.sum(axis=1)
+        return MixtureStats(0.0, 0.0, float(counts.sum()), counts, stats)
+
+    def sample(self, params: MixtureParams, n: int, rng: np.random.RandomState) -> tuple[Any, NDArray[np.int64]]:
+        """Draw n rows; returns X (n, d) and their components (n,), in component order."""
+        counts = rng.multinomial(n, params.weights)
+        parts = [self.family.sample(params.components, k, int(count), rng) for k, count in enumerate(counts)]
+        return np.concatenate(parts), np.repeat(np.arange(len(counts)), counts)
+
+    def n_parameters(self, params: MixtureParams) -> int:
+        """Return the number of free parameters: K - 1 weights and those of the family."""
+        return len(params.weights) - 1 + int(self.family.n_parameters(params.components))
+
+    def _log_penalty(self, params: MixtureParams) -> Array:
+        penalty = getattr(self.family, "log_penalty", None)
+        return np.zeros(len(params.weights)) if penalty is None else penalty(params.components)
+
+    @staticmethod
+    def _blocks(n: int, K: int) -> Iterator[slice]:
+        size = max(256, min(MAX_BLOCK_ROWS, BLOCK_CELLS // K))
+        return (slice(start, min(start + size, n)) for start in range(0, n, size))
+
+    def _posterior(
+        self, rows: Rows, params: MixtureParams, penalised: bool = True, strict: bool = True
+    ) -> Iterator[_Block]:
+        """Yield the responsibilities of one block of rows after the other; strict refuses impossible rows."""
+        rows = self.canonical(rows)
+        n, K = n_rows(rows), len(params.weights)
+        log_penalty = self._log_penalty(params) if penalised else np.zeros(K)
+        with np.errstate(divide="ignore"):
+            log_weights = np.log(params.weights)
+        blocks = list(self._blocks(n, K))
+        longest = blocks[0].stop if blocks else 0
+        buffer = np.empty(K * longest)
+        ones = canonical(np.ones(longest if rows.weight is None else 0))
+        unknown = canonical(np.full(longest if rows.labels is None else 0, -1), np.int64)
+        for part in blocks:
+            m = part.stop - part.start
+            X, weight, labels = slice_rows(rows, part)
+            weight = ones[:m] if weight is None else weight
+            labels = unknown[:m] if labels is None else labels
+            resp = buffer[: K * m].reshape(K, m)
+            resp.fill(0.0)
+            self.family.log_density(X, params.components, resp)
+            counts, row_loglik = np.zeros(K), np.empty(m)
+            loglik, penalty, impossible = responsibilities(
+                resp, log_weights, log_penalty, weight, labels, counts, row_loglik
+            )
+            if impossible >= 0 and strict:
+                raise ZeroDensityError(part.start + impossible)
+            yield _Block(part, X, resp, counts, row_loglik, loglik, penalty, float(weight.sum()))
+
+
+class _Block(NamedTuple):
+    """Responsibilities (K, m) of one block of rows, times the row weights, and their sums; reused by the next."""
+
+    rows: slice
+    X: Any
+    resp: Array
+    counts: Array
+    row_loglik: Array
+    loglik: float
+    penalty: float
+    weight: float
+
+
+def _expand(given: NDArray[Any], K: int) -> Array:
+    """Return responsibilities (K, m) from those given as (m, K) or as labels (m,), -1 for unknown."""
+    if given.ndim == 2:
+        return np.array(given.T, np.float64, order="C")
+    resp = np.equal.outer(np.arange(K), given).astype(np.float64)
+    resp[:, given < 0] = 1.0 / K
+    return resp
