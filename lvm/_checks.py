@@ -87,13 +87,10 @@ def binary(X: Any) -> None:
 
 
 def counts(X: Any) -> None:
-    """Refuse negative or fractional values in X (n, d), dense or CSR, naming the first cell."""
-    if X.dtype.kind in "bu":
-        return
-    # scikit-learn's estimator checks look for its own words, "Negative values in data".
-    _each_cell(X, lambda block: block < 0, "must be counts >= 0 (Negative values in data)")
-    if X.dtype.kind == "f":
-        _each_cell(X, lambda block: block != np.floor(block), "must be whole counts for multinomial components")
+    """Refuse negative values in X (n, d), dense or CSR, naming the first cell."""
+    if X.dtype.kind not in "bu":
+        # scikit-learn's estimator checks look for its own words, "Negative values in data".
+        _each_cell(X, lambda block: block < 0, "must be counts >= 0 (Negative values in data)")
 
 
 def _each_cell(X: Any, refused: Any, rule: str) -> None:
@@ -149,7 +146,7 @@ def sample_weight(weight: ArrayLike | None, n: int) -> Array | None:
     if len(bad):
         raise ValueError(f"sample_weight must be finite and >= 0; got {array[bad[0]]} at row {bad[0]}.")
     if not array.any():
-        raise ValueError("sample_weight is 0 for every row; at least one row needs a positive weight.")
+        raise ValueError("sample_weight is zero for every row; at least one row needs a positive weight.")
     return canonical(array)
 
 
@@ -211,7 +208,7 @@ def start_weights(value: ArrayLike, n_components: int) -> Array:
         )
     if not abs(array.sum() - 1) < 1e-6:
         raise ValueError(f"The parameter 'weights' should be normalized, but got sum(weights) = {array.sum():.5f}.")
-    return array / array.sum()
+    return np.asarray(array / array.sum())
 
 
 def start_probabilities(value: ArrayLike, shape: tuple[int, int], sum_to_one: bool) -> Array:
@@ -219,7 +216,8 @@ def start_probabilities(value: ArrayLike, shape: tuple[int, int], sum_to_one: bo
     array = start_array("probabilities", value, shape)
     if np.any(array < 0) or np.any(array > 1):
         raise ValueError(
-            f"The parameter 'probabilities' should be in the range [0, 1], but got values from {array.min()} to {array.max()}."
+            "The parameter 'probabilities' should be in the range [0, 1], but got "
+            f"max value {array.max():.5f}, min value {array.min():.5f}."
         )
     if sum_to_one:
         sums = array.sum(axis=1)

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any, TypeVar
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any, TypeVar, cast
 
 import numba
 import numpy as np
+from numba.core import event
 from numpy.typing import ArrayLike, NDArray
 
 Array = NDArray[np.float64]
@@ -17,12 +19,12 @@ FASTMATH = frozenset({"nsz", "arcp", "contract", "afn", "reassoc"})
 
 
 def _compile(function: Function, fastmath: set[str]) -> Function:
-    options = {"nogil": True, "fastmath": fastmath, "error_model": "numpy"}
+    options: dict[str, Any] = {"nogil": True, "fastmath": fastmath, "error_model": "numpy"}
     try:
         compiled = numba.njit(cache=True, **options)(function)
     except RuntimeError:  # numba found no writable folder for its cache
         compiled = numba.njit(**options)(function)
-    return compiled  # type: ignore[no-any-return]  # numba has no type stubs
+    return cast(Function, compiled)
 
 
 def kernel(function: Function) -> Function:
@@ -35,6 +37,13 @@ def exact_kernel(function: Function) -> Function:
     return _compile(function, {"contract"})
 
 
+@contextmanager
+def compilations() -> Iterator[list[Any]]:
+    """Yield a list that fills with the events of numba's compiler, from all threads."""
+    with event.install_recorder("numba:compile") as recorder:
+        yield recorder.buffer
+
+
 def canonical(array: ArrayLike, dtype: type = np.float64) -> NDArray[Any]:
     """Return `array` as kernels see inputs: one dtype, C order, read-only.
 
@@ -42,8 +51,9 @@ def canonical(array: ArrayLike, dtype: type = np.float64) -> NDArray[Any]:
     read-only view, so that a read-only input does not cost a second compiled signature and
     no kernel can modify what a user handed in.
     """
-    if isinstance(array, np.ndarray) and array.dtype == dtype and array.flags.carray is False:
-        if array.flags.c_contiguous and array.flags.aligned and not array.flags.writeable:
+    if isinstance(array, np.ndarray) and array.dtype == dtype:
+        flags = array.flags
+        if flags.c_contiguous and flags.aligned and not flags.writeable:
             return array
     view = np.require(array, dtype, ["C", "A"]).view()
     view.flags.writeable = False

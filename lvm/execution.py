@@ -10,6 +10,7 @@ import os
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from itertools import pairwise
 from types import TracebackType
 from typing import Any
 
@@ -29,7 +30,7 @@ def chunk_slices(n: int) -> list[slice]:
     """Cut n rows into at most 64 contiguous chunks of nearly equal length."""
     n_chunks = max(1, min(MAX_CHUNKS, n // MIN_CHUNK_ROWS))
     edges = [n * i // n_chunks for i in range(n_chunks + 1)]
-    return [slice(start, stop) for start, stop in zip(edges[:-1], edges[1:], strict=True)]
+    return [slice(start, stop) for start, stop in pairwise(edges)]
 
 
 def n_threads(n_jobs: int | None) -> int:

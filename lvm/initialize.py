@@ -94,6 +94,8 @@ def assign(
             known = labels >= 0
             resp[known] = np.equal.outer(labels[known], np.arange(n_components))
         return resp
+    if n < n_components:  # distinct rows: each has a component, the others stay empty
+        return np.arange(n)
     if centres is not None:
         assigned = pairwise_distances_argmin(features, centres)
     elif method == "kmeans":
@@ -106,6 +108,26 @@ def assign(
         assigned = pairwise_distances_argmin(features, _seeds(features, n_components, method, rng, weight, labels))
     assigned = np.asarray(assigned, np.int64)
     return assigned if labels is None else np.where(labels >= 0, labels, assigned)
+
+
+def collapse(features: Any, weight: Array | None) -> tuple[Any, Array, NDArray[np.int64]]:
+    """Return the distinct rows in an order of their own, their total weights, and where each row went.
+
+    A start on these is the same for weighted rows as for repeated ones, and for any order of the rows.
+    """
+    n = features.shape[0]
+    if sparse.issparse(features):
+        matrix = sparse.csr_matrix(features)
+        spans = zip(matrix.indptr[:-1], matrix.indptr[1:], strict=True)
+        keys = np.array([matrix.indices[a:b].tobytes() + matrix.data[a:b].tobytes() for a, b in spans], dtype=object)
+        _, first, inverse = np.unique(keys, return_index=True, return_inverse=True)
+    else:
+        _, first, inverse = np.unique(features, axis=0, return_index=True, return_inverse=True)
+    inverse = inverse.reshape(n)  # numpy 2.0 alone gives it another shape
+    totals = np.bincount(inverse, weights=np.ones(n) if weight is None else weight)
+    kept = totals > 0  # rows of weight 0 count as absent
+    place = np.where(kept, np.cumsum(kept) - 1, 0)
+    return features[first[kept]], np.asarray(totals[kept], np.float64), np.asarray(place[inverse], np.int64)
 
 
 def _seeds(

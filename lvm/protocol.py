@@ -59,6 +59,10 @@ class SparseRows:
         start, stop, _ = rows.indices(len(self))
         return SparseRows(self.indptr[start : stop + 1], self.indices, self.data, self.n_features)
 
+    def row_sums(self) -> Array:
+        """Return the sum of each row's entries, shape (n,)."""
+        return np.diff(np.concatenate([[0.0], np.cumsum(self.data)])[self.indptr])
+
 
 class Rows(NamedTuple):
     """Row-aligned data of a model; models with more columns define their own NamedTuple.

@@ -2,27 +2,22 @@
 
 from __future__ import annotations
 
-from enum import Enum
+from enum import StrEnum
 from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 
-class Status(str, Enum):
+class Status(StrEnum):
     """How EM ended; the value is the message for the user."""
 
     CONVERGED = "converged: the gain per unit of row weight fell below tol"
     MAX_ITER = "stopped at max_iter before the gain fell below tol; raise max_iter or tol"
     DECREASED = "the objective fell by more than rounding can explain; the parameters before the fall are returned"
     NON_FINITE = "the objective became infinite or NaN; the parameters before that are returned; scale the data"
-    DEGENERATE = (
-        "a component collapsed, so that the likelihood has no maximum there; the parameters before that are returned"
-    )
+    DEGENERATE = "a component collapsed: the likelihood has no maximum there; the parameters before that are returned"
     STOPPED = "stopped by the callback"
-
-    def __str__(self) -> str:
-        return self.value
 
 
 class Iteration(NamedTuple):

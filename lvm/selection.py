@@ -106,6 +106,7 @@ def select(
     n_components: Iterable[int] | int = range(1, 7),
     criterion: str = "bic",
     sample_weight: ArrayLike | None = None,
+    labels: ArrayLike | None = None,
     cv: int = 5,
     callback: Callable[[int, int, Candidate], None] | None = None,
     **arguments: Any,
@@ -124,6 +125,9 @@ def select(
         An information criterion, or the log-likelihood of rows held out by cross-validation.
     sample_weight : array-like of shape (n,), optional
         Row weights.
+    labels : array-like of shape (n,), optional
+        Known components, -1 where unknown. The information criteria are then of the likelihood that includes them;
+        "heldout" scores rows as if they were unlabelled.
     cv : int
         Number of folds for "heldout"; rows are dealt to folds at random, by the estimator's `random_state`
         where that is an integer.
@@ -156,6 +160,7 @@ def select(
     (X,) = indexable(X)
     X = X if hasattr(X, "shape") else np.asarray(X)
     weight = _checks.sample_weight(sample_weight, X.shape[0])
+    known = None if labels is None else np.asarray(labels)
     grid = {"n_components": n_components, **arguments}
     combinations = [dict(zip(grid, values, strict=True)) for values in product(*map(_values, grid.values()))]
     if not combinations:
@@ -163,7 +168,7 @@ def select(
     folds = _folds(X.shape[0], cv, estimator.random_state) if criterion == "heldout" else []
     table = []
     for chosen in combinations:
-        candidate = _fit(clone(estimator).set_params(**chosen), chosen, X, weight, folds)
+        candidate = _fit(clone(estimator).set_params(**chosen), chosen, X, weight, known, folds)
         table.append(candidate)
         if callback is not None:
             callback(len(table), len(combinations), candidate)
@@ -185,13 +190,15 @@ def _folds(n: int, cv: int, random_state: Any) -> list[tuple[Any, Any]]:
     return list(KFold(cv, shuffle=True, random_state=seed).split(np.empty(n)))
 
 
-def _fit(estimator: Any, chosen: dict[str, Any], X: Any, weight: Any, folds: list[tuple[Any, Any]]) -> Candidate:
+def _fit(
+    estimator: Any, chosen: dict[str, Any], X: Any, weight: Any, labels: Any, folds: list[tuple[Any, Any]]
+) -> Candidate:
     nan = float("nan")
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ConvergenceWarning)  # the table's status says so
         try:
-            estimator.fit(X, sample_weight=weight)
-            heldout = _heldout(estimator, X, weight, folds) if folds else nan
+            estimator.fit(X, sample_weight=weight, labels=labels)
+            heldout = _heldout(estimator, X, weight, labels, folds) if folds else nan
         except _checks.ParameterError:
             raise
         except ValueError as error:
@@ -201,22 +208,42 @@ def _fit(estimator: Any, chosen: dict[str, Any], X: Any, weight: Any, folds: lis
         estimator,
         estimator.n_parameters(),
         estimator.loglik_,
-        estimator.bic(X, weight),
-        estimator.aic(X, weight),
-        estimator.icl(X, weight),
+        *_criteria(estimator, X, weight, labels),
         heldout,
         estimator.n_iter_,
         str(estimator.status_),
     )
 
 
-def _heldout(estimator: Any, X: Any, weight: Any, folds: list[tuple[Any, Any]]) -> float:
+def _criteria(estimator: Any, X: Any, weight: Any, labels: Any) -> tuple[float, float, float]:
+    """Return BIC, AIC and ICL; with labels, of the likelihood in which they are known."""
+    if labels is None:
+        return estimator.bic(X, weight), estimator.aic(X, weight), estimator.icl(X, weight)
+    deviance, n_parameters = -2 * estimator.loglik_, estimator.n_parameters()
+    bic = deviance + n_parameters * float(np.log(X.shape[0] if weight is None else weight.sum()))
+    # A labelled row is assigned for certain: it adds nothing to the entropy term of ICL.
+    unknown = np.flatnonzero(labels < 0)
+    log_share = np.zeros(0)
+    if len(unknown):
+        log_share = np.log(estimator.predict_proba(_take(X, unknown)).max(axis=1))
+    uncertainty = log_share.sum() if weight is None else log_share @ weight[unknown]
+    return bic, deviance + 2 * n_parameters, bic - 2 * float(uncertainty)
+
+
+def _take(X: Any, rows: Any) -> Any:
+    return X.iloc[rows] if hasattr(X, "iloc") else X[rows]
+
+
+def _heldout(estimator: Any, X: Any, weight: Any, labels: Any, folds: list[tuple[Any, Any]]) -> float:
     """Return the log-likelihood per unit of weight of rows held out of the fit."""
-    take = X.iloc.__getitem__ if hasattr(X, "iloc") else X.__getitem__
     total = mass = 0.0
     for train, test in folds:
-        fitted = clone(estimator).fit(take(train), sample_weight=None if weight is None else weight[train])
-        each = fitted.score_samples(take(test))
+        fitted = clone(estimator).fit(
+            _take(X, train),
+            sample_weight=None if weight is None else weight[train],
+            labels=None if labels is None else labels[train],
+        )
+        each = fitted.score_samples(_take(X, test))
         share = np.ones(len(test)) if weight is None else weight[test]
         total += float(each[share > 0] @ share[share > 0])
         mass += float(share.sum())

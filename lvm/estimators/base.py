@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from sklearn.base import BaseEstimator, DensityMixin
 from sklearn.exceptions import ConvergenceWarning
-from sklearn.utils import check_random_state
+from sklearn.utils import ClassifierTags, check_random_state
 from sklearn.utils.validation import check_is_fitted, validate_data
 
 from lvm import _checks, initialize
@@ -34,6 +34,7 @@ class MixtureEstimator(DensityMixin, BaseEstimator, ABC):  # type: ignore[misc] 
 
     _min_rows = 1
     _accept_sparse = False
+    _collapse_start = False  # whether a start is made on the distinct rows
 
     n_components: int
     tol: float
@@ -109,16 +110,16 @@ class MixtureEstimator(DensityMixin, BaseEstimator, ABC):  # type: ignore[misc] 
             If an argument is out of its range, or if every start degenerates.
         """
         self._check_parameters()
-        X = self._validate(X, reset=True)
-        n = X.shape[0]
+        data = self._validate(X, reset=True)
+        n = data.shape[0]
         _checks.at_most_rows(self.n_components, n)
         model = Mixture(self._family())
         rows = model.canonical(
-            Rows(X, _checks.sample_weight(sample_weight, n), _checks.labels(labels, n, self.n_components))
+            Rows(data, _checks.sample_weight(sample_weight, n), _checks.labels(labels, n, self.n_components))
         )
         self._check_start(self.n_features_in_)
         self._check_data(rows)
-        result, self.restarts_ = self._best_fit(model, X, rows)
+        result, self.restarts_ = self._best_fit(model, data, rows)
         self._set_result(result, n if rows.weight is None else float(rows.weight.sum()))
         return self
 
@@ -231,11 +232,17 @@ class MixtureEstimator(DensityMixin, BaseEstimator, ABC):  # type: ignore[misc] 
             part = rows
             if index is not None:
                 X = X[index]
-                weight, labels = (None if field is None else field[index] for field in (rows.weight, rows.labels))
+                weight = None if rows.weight is None else rows.weight[index]
+                labels = None if rows.labels is None else rows.labels[index]
                 part = model.canonical(Rows(X, weight, labels))
-            assignment = initialize.assign(
-                self._features(X), K, self.init_params, rng, part.weight, part.labels, self._start_centres()
-            )
+            features = self._features(X)
+            if self._collapse_start and part.labels is None:
+                features, weight, place = initialize.collapse(features, part.weight)
+                assignment = initialize.assign(features, K, self.init_params, rng, weight)[place]
+            else:
+                assignment = initialize.assign(
+                    features, K, self.init_params, rng, part.weight, part.labels, self._start_centres()
+                )
         else:
             part, assignment = rows, _checks.assignment(self.init_params, X.shape[0], K)
         params = initialize.from_assignment(model, part, assignment, K)
@@ -423,6 +430,8 @@ class MixtureEstimator(DensityMixin, BaseEstimator, ABC):  # type: ignore[misc] 
     def __sklearn_tags__(self) -> Any:
         tags = super().__sklearn_tags__()
         tags.input_tags.sparse = self._accept_sparse
+        # scikit-learn's checks of sparse input read these of everything that has predict_proba.
+        tags.classifier_tags = ClassifierTags(multi_class=self.n_components != 2)
         return tags
 
 

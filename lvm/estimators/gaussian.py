@@ -205,8 +205,8 @@ class GaussianMixture(MixtureEstimator):
         hidden = np.flatnonzero((variance > 0) & (variance < self.reg_covar))
         if len(hidden):
             warnings.warn(
-                f"reg_covar={self.reg_covar:g} exceeds the variance {variance[hidden[0]]:.3g} of column {hidden[0]} and "
-                "hides its structure; scale the data or lower reg_covar.",
+                f"reg_covar={self.reg_covar:g} exceeds the variance {variance[hidden[0]]:.3g} of column {hidden[0]} "
+                "and hides its structure; scale the data or lower reg_covar.",
                 RuntimeWarning,
                 stacklevel=3,
             )
@@ -236,7 +236,7 @@ class GaussianMixture(MixtureEstimator):
         for matrix in matrices:
             if not (np.allclose(matrix, matrix.T) and np.all(np.linalg.eigvalsh(matrix) > 0.0)):
                 raise ValueError(f"'{kind} {name}' should be symmetric, positive-definite.")
-        return matrices if self.precisions_init is None else np.linalg.inv(matrices)
+        return matrices if self.precisions_init is None else np.asarray(np.linalg.inv(matrices), np.float64)
 
     def _explicit_components(self, components: Any | None, n_features: int) -> Any | None:
         means = None if components is None else components.means
@@ -271,5 +271,5 @@ class GaussianMixture(MixtureEstimator):
             covariances = structure.inside(np.array(self.covariances_, np.float64))
         else:
             roots = np.linalg.inv(factors)
-            covariances = roots @ np.swapaxes(roots, -1, -2)
+            covariances = np.asarray(roots @ np.swapaxes(roots, -1, -2), np.float64)
         return family.params(means, covariances)._replace(inverse_cholesky=np.ascontiguousarray(factors))

@@ -2,28 +2,29 @@
 
 from __future__ import annotations
 
-from typing import Any, Self, final
+from typing import Any, final
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from sklearn.preprocessing import normalize
+from sklearn.preprocessing import binarize, normalize
 
 from lvm import _checks
-from lvm._jit import Array
 from lvm.estimators.base import MixtureEstimator
 from lvm.families.bernoulli import Bernoulli
 from lvm.families.multinomial import Multinomial
+from lvm.protocol import Rows, SparseRows
 
 
 class _ProbabilityMixture(MixtureEstimator):
     """Base of the estimators whose only component parameter is `probabilities_`."""
 
     _accept_sparse = True
+    _collapse_start = True
     _sum_to_one = False
 
     def __init__(
         self,
-        n_components: int = 1,
+        n_components: int = 2,
         *,
         alpha: float = 1.0,
         tol: float = 1e-7,
@@ -74,7 +75,7 @@ class _ProbabilityMixture(MixtureEstimator):
 class BernoulliMixture(_ProbabilityMixture):
     """Mixture of independent binary features, fitted by expectation-maximisation: latent class analysis.
 
-    X holds zeros and ones, as bool, integers, floats or a scipy sparse matrix.
+    X holds zeros and ones, as bool, integers, floats or a scipy sparse matrix; see `binarize` for other values.
 
     Parameters
     ----------
@@ -107,6 +108,8 @@ class BernoulliMixture(_ProbabilityMixture):
         Iterations between reports.
     n_jobs : int, optional
         Number of threads; None means every core. The result does not depend on it.
+    binarize : float, optional
+        Values above this threshold count as 1, others as 0. None refuses all values but 0 and 1.
 
     Attributes
     ----------
@@ -148,6 +151,51 @@ class BernoulliMixture(_ProbabilityMixture):
     array([1, 1, 1, 0, 0, 0])
     """
 
+    def __init__(
+        self,
+        n_components: int = 2,
+        *,
+        alpha: float = 1.0,
+        tol: float = 1e-7,
+        max_iter: int = 1000,
+        n_init: int = 1,
+        init_params: str | ArrayLike = "kmeans",
+        weights_init: ArrayLike | None = None,
+        probabilities_init: ArrayLike | None = None,
+        random_state: Any = None,
+        warm_start: bool = False,
+        verbose: int = 0,
+        verbose_interval: int = 10,
+        n_jobs: int | None = None,
+        binarize: float | None = None,
+    ) -> None:
+        super().__init__(
+            n_components,
+            alpha=alpha,
+            tol=tol,
+            max_iter=max_iter,
+            n_init=n_init,
+            init_params=init_params,
+            weights_init=weights_init,
+            probabilities_init=probabilities_init,
+            random_state=random_state,
+            warm_start=warm_start,
+            verbose=verbose,
+            verbose_interval=verbose_interval,
+            n_jobs=n_jobs,
+        )
+        self.binarize = binarize
+
+    def _validate(self, X: Any, reset: bool) -> Any:
+        X = super()._validate(X, reset)
+        return X if self.binarize is None else binarize(X, threshold=_checks.real("binarize", self.binarize, 0.0))
+
+    def __sklearn_tags__(self) -> Any:
+        tags = super().__sklearn_tags__()
+        # scikit-learn's checks feed arbitrary numbers, which is refused by default; with binarize=0 all of them run.
+        tags._skip_test = self.binarize is None
+        return tags
+
     def _family(self) -> Bernoulli:
         return Bernoulli(self.alpha)
 
@@ -159,8 +207,8 @@ class BernoulliMixture(_ProbabilityMixture):
 class MultinomialMixture(_ProbabilityMixture):
     """Mixture of multinomial counts, fitted by expectation-maximisation: for words of texts, or choices of people.
 
-    X holds whole counts, dense or as a scipy sparse matrix, which is never made dense. The total of a row is
-    given, not modelled.
+    X holds counts >= 0, dense or as a scipy sparse matrix, which is never made dense. The total of a row is given,
+    not modelled. Fractional counts are taken as they are, as in scikit-learn's `MultinomialNB`.
 
     Parameters
     ----------
@@ -245,31 +293,15 @@ class MultinomialMixture(_ProbabilityMixture):
     def _features(self, X: Any) -> Any:
         return normalize(X.astype(np.float64), norm="l1")
 
-    def fit(
-        self, X: ArrayLike, y: Any = None, sample_weight: ArrayLike | None = None, labels: ArrayLike | None = None
-    ) -> Self:
-        """Fit the mixture by expectation-maximisation.
+    def __sklearn_tags__(self) -> Any:
+        tags = super().__sklearn_tags__()
+        tags.input_tags.positive_only = True
+        return tags
 
-        Parameters
-        ----------
-        X : array-like or sparse matrix of shape (n, d)
-            Counts.
-        y : ignored
-            For scikit-learn's API.
-        sample_weight : array-like of shape (n,), optional
-            Row weights, >= 0; a row of weight 2 counts as two equal rows.
-        labels : array-like of shape (n,), optional
-            Known components from 0 to n_components - 1, -1 where unknown.
-
-        Returns
-        -------
-        self
-            The fitted estimator.
-        """
-        super().fit(X, y, sample_weight=sample_weight, labels=labels)
-        totals = X.sum(axis=1) if hasattr(X, "sum") else np.sum(X, axis=1)
-        self.n_trials_ = int(np.median(np.asarray(totals)))
-        return self
+    def _check_data(self, rows: Rows) -> None:
+        X = rows.X
+        totals = X.row_sums() if isinstance(X, SparseRows) else X.sum(axis=1)
+        self.n_trials_ = round(float(np.median(totals)))
 
     def sample(self, n_samples: int = 1, n_trials: int | None = None) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
         """Draw rows of counts from the fitted mixture.

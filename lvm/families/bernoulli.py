@@ -170,7 +170,7 @@ class Bernoulli:
             log_one, log_zero = np.log(p), np.log1p(-p)
         log_zero[p == 1] = 0.0
         n_certain = np.sum(p == 1, axis=1, dtype=np.float64)
-        return BernoulliParams(p, log_one - log_zero, log_zero.sum(axis=1), n_certain)
+        return BernoulliParams(p, log_one - log_zero, log_zero.sum(axis=1), np.asarray(n_certain))
 
     def canonical(self, X: Any) -> NDArray[np.uint8] | SparseRows:
         """Return X as read-only uint8 (n, d), or as SparseRows without data; refuse other values."""
@@ -186,7 +186,7 @@ class Bernoulli:
             _checks.binary(X)
         return canonical(X.view(np.uint8) if X.dtype == np.bool_ else X, np.uint8)
 
-    def start(self, X: Any, weight: Array, n_components: int) -> BernoulliParams:  # noqa: ARG002
+    def start(self, X: Any, weight: Array, n_components: int) -> BernoulliParams:
         """Return K components of fair coins."""
         return self.params(np.full((n_components, X.shape[1]), 0.5))
 
@@ -203,7 +203,7 @@ class Bernoulli:
         K, d = params.probabilities.shape
         return BernoulliStats(np.zeros(K), np.zeros((K, d), order="F"))
 
-    def accumulate(self, X: Any, resp: Array, params: BernoulliParams, stats: BernoulliStats) -> None:  # noqa: ARG002
+    def accumulate(self, X: Any, resp: Array, params: BernoulliParams, stats: BernoulliStats) -> None:
         """Add the weighted number of rows and of ones."""
         if isinstance(X, SparseRows):
             _accumulate_sparse(X.indptr, X.indices, resp, stats.counts, stats.ones.T)
@@ -227,7 +227,7 @@ class Bernoulli:
     def sample(self, params: BernoulliParams, k: int, n: int, rng: np.random.RandomState) -> NDArray[np.uint8]:
         """Draw n rows from component k, shape (n, d), as uint8."""
         p = params.probabilities[k]
-        return (rng.random_sample((n, len(p))) < p).astype(np.uint8)
+        return np.asarray(rng.random_sample((n, len(p))) < p, np.uint8)
 
     def n_parameters(self, params: BernoulliParams) -> int:
         """Return K d."""

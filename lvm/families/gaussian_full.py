@@ -150,7 +150,7 @@ def _factorise(covariance: Array, mean: Array, factor: Array) -> bool:
     for i in range(covariance.shape[0]):
         if not covariance[i, i] > (NOISE * mean[i]) ** 2:
             return False
-    return inverse_cholesky(covariance, factor) > COLLINEAR * covariance.shape[0]
+    return bool(inverse_cholesky(covariance, factor) > COLLINEAR * covariance.shape[0])
 
 
 @kernel
@@ -254,7 +254,7 @@ class _FullStatistics(GaussianFamily[FullGaussianParams]):
     def n_parameters(self, params: FullGaussianParams) -> int:
         """Return K d means plus d (d + 1) / 2 for each covariance matrix."""
         K, d = params.means.shape
-        return K * d + self._n_covariances(K) * d * (d + 1) // 2
+        return int(K * d + self._n_covariances(K) * d * (d + 1) // 2)
 
 
 @final

@@ -34,8 +34,9 @@ class MultinomialStats(NamedTuple):
 
 @kernel
 def _log_factorial(x: float) -> float:
-    """Return log x!."""
-    return LOG_FACTORIAL[int(x)] if x < LOG_FACTORIAL.shape[0] else math.lgamma(x + 1.0)
+    """Return log x! (log Gamma(x + 1) for fractional x)."""
+    whole = int(min(x, LOG_FACTORIAL.shape[0] - 1))
+    return LOG_FACTORIAL[whole] if x == whole else math.lgamma(x + 1.0)
 
 
 @kernel
@@ -53,7 +54,7 @@ def _log_density_dense(X: Array, log_probabilities: Array, out: Array) -> None:
                 x = X[start + p, j]
                 strip[j, p] = x
                 total += x
-                if x > 1.0:
+                if x != 0.0 and x != 1.0:
                     coefficient[p] -= _log_factorial(x)
             coefficient[p] += _log_factorial(total)
         for k in range(out.shape[0]):
@@ -106,7 +107,7 @@ def _log_density_sparse(
             j = indices[entry]
             x = data[entry]
             size += x
-            if x > 1.0:
+            if x != 0.0 and x != 1.0:
                 coefficient -= _log_factorial(x)
             for k in range(K):
                 total[k] += x * log_probabilities[j, k]
@@ -138,6 +139,7 @@ class Multinomial:
     """Counts of d cells given the row's total: p(x | k) = (sum x)! / prod x! * prod p_kj ** x_j.
 
     X is dense or a scipy sparse matrix, which is never made dense. The total of a row is given, not modelled.
+    Fractional counts, such as tf-idf weights, are taken as they are, with Gamma(x + 1) for x!.
 
     Parameters
     ----------
@@ -166,7 +168,7 @@ class Multinomial:
             return MultinomialParams(p, np.log(p))
 
     def canonical(self, X: Any) -> Array | SparseRows:
-        """Return X as read-only float64 (n, d) or as SparseRows; refuse negative or fractional counts."""
+        """Return X as read-only float64 (n, d) or as SparseRows; refuse negative counts."""
         if isinstance(X, SparseRows):
             return X
         if sparse.issparse(X):
@@ -177,7 +179,7 @@ class Multinomial:
             _checks.counts(X)
         return canonical(X)
 
-    def start(self, X: Any, weight: Array, n_components: int) -> MultinomialParams:  # noqa: ARG002
+    def start(self, X: Any, weight: Array, n_components: int) -> MultinomialParams:
         """Return K components of equal probabilities."""
         return self.params(np.full((n_components, X.shape[1]), 1 / X.shape[1]))
 
@@ -193,7 +195,7 @@ class Multinomial:
         K, d = params.probabilities.shape
         return MultinomialStats(np.zeros(K), np.zeros((K, d), order="F"))
 
-    def accumulate(self, X: Any, resp: Array, params: MultinomialParams, stats: MultinomialStats) -> None:  # noqa: ARG002
+    def accumulate(self, X: Any, resp: Array, params: MultinomialParams, stats: MultinomialStats) -> None:
         """Add the weighted number of rows and counts of cells."""
         if isinstance(X, SparseRows):
             _accumulate_sparse(X.indptr, X.indices, X.data, resp, stats.counts, stats.events.T)

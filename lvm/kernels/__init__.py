@@ -1,0 +1,1 @@
+"""Compiled functions that serve several families."""

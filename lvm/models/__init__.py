@@ -1,0 +1,1 @@
+"""Latent structures: what the hidden variable is."""

@@ -191,11 +191,12 @@ class Mixture(Generic[F]):
 
     def n_parameters(self, params: MixtureParams) -> int:
         """Return the number of free parameters: K - 1 weights and those of the family."""
-        return len(params.weights) - 1 + int(self.family.n_parameters(params.components))
+        count: int = len(params.weights) - 1 + self.family.n_parameters(params.components)
+        return count
 
     def _log_penalty(self, params: MixtureParams) -> Array:
         penalty = getattr(self.family, "log_penalty", None)
-        return np.zeros(len(params.weights)) if penalty is None else penalty(params.components)
+        return np.zeros(len(params.weights)) if penalty is None else np.asarray(penalty(params.components))
 
     @staticmethod
     def _blocks(n: int, K: int) -> Iterator[slice]:
@@ -250,6 +251,6 @@ def _expand(given: NDArray[Any], K: int) -> Array:
     """Return responsibilities (K, m) from those given as (m, K) or as labels (m,), -1 for unknown."""
     if given.ndim == 2:
         return np.array(given.T, np.float64, order="C")
-    resp = np.equal.outer(np.arange(K), given).astype(np.float64)
+    resp: Array = np.equal.outer(np.arange(K), given).astype(np.float64)
     resp[:, given < 0] = 1.0 / K
     return resp
