@@ -6,11 +6,11 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from lvm import datasets, testing
+    from lvm import datasets, families, plotting, testing
     from lvm.em import fit_em
     from lvm.estimators.gaussian import GaussianMixture
     from lvm.estimators.probabilities import BernoulliMixture, MultinomialMixture
-    from lvm.models.mixture import Mixture
+    from lvm.models.mixture import Mixture, MixtureParams
     from lvm.persistence import load, save
     from lvm.protocol import Family, LatentModel, Rows
     from lvm.result import EMResult, Status
@@ -26,6 +26,7 @@ _HOMES = {
     "GaussianMixture": "lvm.estimators.gaussian",
     "LatentModel": "lvm.protocol",
     "Mixture": "lvm.models.mixture",
+    "MixtureParams": "lvm.models.mixture",
     "MultinomialMixture": "lvm.estimators.probabilities",
     "Rows": "lvm.protocol",
     "Selection": "lvm.selection",
@@ -44,13 +45,16 @@ __all__ = [
     "GaussianMixture",
     "LatentModel",
     "Mixture",
+    "MixtureParams",
     "MultinomialMixture",
     "Rows",
     "Selection",
     "Status",
     "datasets",
+    "families",
     "fit_em",
     "load",
+    "plotting",
     "save",
     "select",
     "testing",

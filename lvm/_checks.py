@@ -16,6 +16,14 @@ from lvm.protocol import SparseRows
 BLOCK_ROWS = 1 << 14  # rows per block of a check: temporaries stay small whatever the data
 
 
+# scikit-learn's sentence, for code that looks for it.
+ILL_DEFINED = (
+    "Fitting the mixture model failed because some components have ill-defined empirical covariance (for instance "
+    "caused by singleton or collapsed samples). Try to decrease the number of components, increase reg_covar, or "
+    "scale the input data."
+)
+
+
 class ParameterError(ValueError, TypeError):
     """A constructor argument has the wrong type or value; both kinds, as in scikit-learn."""
 
@@ -60,7 +68,7 @@ def distinct_rows(X: Array, n_components: int) -> None:
             return
     raise ValueError(
         f"n_components={n_components} exceeds the {len(found)} distinct rows of X; lower n_components, add data, "
-        "or set reg_covar > 0."
+        f"or set reg_covar > 0. {ILL_DEFINED}"
     )
 
 
@@ -81,25 +89,26 @@ def finite(X: Any, names: Sequence[str] | None = None) -> None:
         )
 
 
-def binary(X: Any) -> None:
+def binary(X: Any, names: Sequence[str] | None = None) -> None:
     """Refuse values other than 0 and 1 in X (n, d), dense or CSR, naming the first cell."""
-    _each_cell(X, lambda block: (block != 0) & (block != 1), "must be 0 or 1 for Bernoulli components")
+    if X.dtype != np.bool_:
+        _each_cell(X, lambda block: (block != 0) & (block != 1), "must be 0 or 1 for Bernoulli components", names)
 
 
-def counts(X: Any) -> None:
+def counts(X: Any, names: Sequence[str] | None = None) -> None:
     """Refuse negative values in X (n, d), dense or CSR, naming the first cell."""
     if X.dtype.kind not in "bu":
         # scikit-learn's estimator checks look for its own words, "Negative values in data".
-        _each_cell(X, lambda block: block < 0, "must be counts >= 0 (Negative values in data)")
+        _each_cell(X, lambda block: block < 0, "must be counts >= 0 (Negative values in data)", names)
 
 
-def _each_cell(X: Any, refused: Any, rule: str) -> None:
+def _each_cell(X: Any, refused: Any, rule: str, names: Sequence[str] | None) -> None:
     values = X.data if sparse.issparse(X) else X
     for start in range(0, len(values), BLOCK_ROWS):
         bad = np.argwhere(refused(values[start : start + BLOCK_ROWS]))
         if len(bad):
             row, column, value = _cell(X, start, bad[0])
-            raise ValueError(f"X {rule}; got {value} at row {row}, column {column}.")
+            raise ValueError(f"X {rule}; got {value} at row {row}, column {_column(column, names)}.")
 
 
 def _cell(X: Any, start: int, where: NDArray[np.int64]) -> tuple[int, int, Any]:
@@ -113,6 +122,26 @@ def _cell(X: Any, start: int, where: NDArray[np.int64]) -> tuple[int, int, Any]:
 
 def _column(column: int, names: Sequence[str] | None) -> str:
     return str(column) if names is None else f"{column} ({names[column]!r})"
+
+
+def matrix(X: Any) -> None:
+    """Refuse what is not a matrix (n, d)."""
+    if X.ndim != 2:
+        raise ValueError(f"X must have two dimensions, rows and features; got shape {X.shape}. Reshape your data.")
+
+
+def matching(X: Any, location: Array, out: Array) -> None:
+    """Refuse rows, parameters (K, d) and densities (K, n) whose sizes disagree: kernels do not look."""
+    if X.shape[1] != location.shape[1]:
+        raise ValueError(f"X has {X.shape[1]} features, but the parameters have {location.shape[1]}.")
+    if len(out) != len(location):
+        raise ValueError(f"there are {len(out)} mixing weights, but parameters of {len(location)} components.")
+
+
+def aligned(name: str, field: NDArray[Any], n: int) -> None:
+    """Refuse a field of the rows that is not of shape (n,)."""
+    if field.shape != (n,):
+        raise ValueError(f"rows.{name} has shape {field.shape}, expected ({n},): one value per row of X.")
 
 
 def sparse_rows(X: Any, with_data: bool) -> SparseRows:

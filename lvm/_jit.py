@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any, TypeVar, cast
+from typing import Any, TypeGuard, TypeVar, cast
 
 import numba
 import numpy as np
@@ -44,6 +44,14 @@ def compilations() -> Iterator[list[Any]]:
         yield recorder.buffer
 
 
+def is_canonical(array: Any, dtype: type) -> TypeGuard[NDArray[Any]]:
+    """Return whether `canonical` would return `array` itself."""
+    if not isinstance(array, np.ndarray) or array.dtype != dtype:
+        return False
+    flags = array.flags
+    return flags.c_contiguous and flags.aligned and not flags.writeable
+
+
 def canonical(array: ArrayLike, dtype: type = np.float64) -> NDArray[Any]:
     """Return `array` as kernels see inputs: one dtype, C order, read-only.
 
@@ -51,10 +59,8 @@ def canonical(array: ArrayLike, dtype: type = np.float64) -> NDArray[Any]:
     read-only view, so that a read-only input does not cost a second compiled signature and
     no kernel can modify what a user handed in.
     """
-    if isinstance(array, np.ndarray) and array.dtype == dtype:
-        flags = array.flags
-        if flags.c_contiguous and flags.aligned and not flags.writeable:
-            return array
+    if is_canonical(array, dtype):
+        return array
     view = np.require(array, dtype, ["C", "A"]).view()
     view.flags.writeable = False
     return view

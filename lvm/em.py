@@ -22,7 +22,7 @@ def fit_em(
     rows: Any,
     params: Any,
     *,
-    tol: float = 1e-8,
+    tol: float = 1e-7,
     max_iter: int = 1000,
     callback: Callable[[Iteration], bool | None] | None = None,
     n_jobs: int | None = None,

@@ -115,19 +115,16 @@ def collapse(features: Any, weight: Array | None) -> tuple[Any, Array, NDArray[n
 
     A start on these is the same for weighted rows as for repeated ones, and for any order of the rows.
     """
-    n = features.shape[0]
-    if sparse.issparse(features):
-        matrix = sparse.csr_matrix(features)
-        spans = zip(matrix.indptr[:-1], matrix.indptr[1:], strict=True)
-        keys = np.array([matrix.indices[a:b].tobytes() + matrix.data[a:b].tobytes() for a, b in spans], dtype=object)
-        _, first, inverse = np.unique(keys, return_index=True, return_inverse=True)
-    else:
-        _, first, inverse = np.unique(features, axis=0, return_index=True, return_inverse=True)
+    matrix = sparse.csr_matrix(features)  # for dense rows too, so that both start alike
+    spans = zip(matrix.indptr[:-1], matrix.indptr[1:], strict=True)
+    keys = np.array([matrix.indices[a:b].tobytes() + matrix.data[a:b].tobytes() for a, b in spans], dtype=object)
+    _, first, inverse = np.unique(keys, return_index=True, return_inverse=True)
+    n = len(keys)
     inverse = inverse.reshape(n)  # numpy 2.0 alone gives it another shape
     totals = np.bincount(inverse, weights=np.ones(n) if weight is None else weight)
     kept = totals > 0  # rows of weight 0 count as absent
     place = np.where(kept, np.cumsum(kept) - 1, 0)
-    return features[first[kept]], np.asarray(totals[kept], np.float64), np.asarray(place[inverse], np.int64)
+    return matrix[first[kept]], np.asarray(totals[kept], np.float64), np.asarray(place[inverse], np.int64)
 
 
 def _seeds(

@@ -5,7 +5,8 @@ registration. Arrays are float64 unless said otherwise; n is the number of rows,
 K of components.
 
 The rule from which row blocks, threads and clusters follow: **statistics add up**. For any split
-of the rows, the elementwise sum of the parts' statistics is the statistics of the whole.
+of the rows, the elementwise sum of the parts' statistics, all taken at the same parameters (which may
+be their centre), is the statistics of the whole.
 """
 
 from __future__ import annotations
@@ -118,7 +119,8 @@ class Family(Protocol[Params, Stats]):
 
     - `start(X, weight, n_components) -> Params`: neutral parameters, the first centre of `accumulate`;
       needed to start from responsibilities, which every estimator does;
-    - `canonical(X) -> X`: validate the dtype and layout; default float64, C order, read-only;
+    - `canonical(X) -> X`: validate the values and return them as the kernels see them, once per fit; by default
+      float64, C order, read-only. Another dtype is named by the attribute `dtype`;
     - `log_prior(params) -> float`: log density of the prior, up to a constant;
     - `log_penalty(params) -> (K,)`: a term added to each component's log density in the E-step only, for an
       M-step that maximises a penalised expectation.

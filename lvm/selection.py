@@ -36,6 +36,8 @@ class Candidate(NamedTuple):
         Information criteria, the lower the better; NaN where the fit failed.
     heldout : float
         Cross-validated log-likelihood per row, the higher the better; NaN unless it is the criterion.
+    heldout_error : float
+        Standard error of `heldout` over rows; NaN unless it is the criterion.
     n_iter : int
         Number of EM iterations.
     status : str
@@ -50,6 +52,7 @@ class Candidate(NamedTuple):
     aic: float
     icl: float
     heldout: float
+    heldout_error: float
     n_iter: int
     status: str
 
@@ -89,13 +92,14 @@ class Selection(NamedTuple):
 
     def __str__(self) -> str:
         names = list(self.table[0].arguments)
-        columns = (*names, "parameters", "loglik", "bic", "aic", "icl", "heldout", "iterations")
-        lines = ["  ".join(f"{name:>12}" for name in columns)]
+        figures = ["loglik", "bic", "aic", "icl", *(["heldout"] if self.criterion == "heldout" else [])]
+        widths = [max(len(name), 10) for name in names]
+        header = [f"{name:>{width}}" for name, width in zip(names, widths, strict=True)]
+        lines = ["  ".join([*header, "parameters", *(f"{name:>10}" for name in figures), "iterations"])]
         for c in self.table:
-            numbers = "  ".join(f"{value:12.3f}" for value in (c.loglik, c.bic, c.aic, c.icl, c.heldout))
-            varied = "  ".join(f"{c.arguments[name]!s:>12}" for name in names)
-            mark = f"  <- best {self.criterion}" if c.estimator is self.best else ""
-            lines.append(f"{varied}  {c.n_parameters:12d}  {numbers}  {c.n_iter:12d}{mark}")
+            cells = [f"{c.arguments[name]!s:>{width}}" for name, width in zip(names, widths, strict=True)]
+            cells += [f"{c.n_parameters:10d}", *(f"{getattr(c, name):10.3f}" for name in figures), f"{c.n_iter:10d}"]
+            lines.append("  ".join(cells) + (f"  <- best {self.criterion}" if c.estimator is self.best else ""))
         return "\n".join(lines)
 
 
@@ -174,7 +178,8 @@ def select(
             callback(len(table), len(combinations), candidate)
     best = min(table, key=lambda candidate: candidate.cost(criterion))
     if best.estimator is None or not np.isfinite(best.cost(criterion)):
-        raise ValueError(f"every one of the {len(table)} fits failed; the first: {table[0].status}")
+        reasons = dict.fromkeys(candidate.status.removeprefix("failed: ") for candidate in table)
+        raise ValueError(f"every one of the {len(table)} fits failed: {'; '.join(reasons)}")
     return Selection(best.estimator, criterion, table)
 
 
@@ -198,53 +203,43 @@ def _fit(
         warnings.simplefilter("ignore", ConvergenceWarning)  # the table's status says so
         try:
             estimator.fit(X, sample_weight=weight, labels=labels)
-            heldout = _heldout(estimator, X, weight, labels, folds) if folds else nan
+            heldout, error = _heldout(estimator, X, weight, labels, folds) if folds else (nan, nan)
         except _checks.ParameterError:
             raise
-        except ValueError as error:
-            return Candidate(chosen, None, 0, nan, nan, nan, nan, nan, 0, f"failed: {error}")
+        except ValueError as reason:
+            return Candidate(chosen, None, 0, nan, nan, nan, nan, nan, nan, 0, f"failed: {reason}")
     return Candidate(
         chosen,
         estimator,
         estimator.n_parameters(),
         estimator.loglik_,
-        *_criteria(estimator, X, weight, labels),
+        estimator.bic(X, weight, labels),
+        estimator.aic(X, weight, labels),
+        estimator.icl(X, weight, labels),
         heldout,
+        error,
         estimator.n_iter_,
         str(estimator.status_),
     )
-
-
-def _criteria(estimator: Any, X: Any, weight: Any, labels: Any) -> tuple[float, float, float]:
-    """Return BIC, AIC and ICL; with labels, of the likelihood in which they are known."""
-    if labels is None:
-        return estimator.bic(X, weight), estimator.aic(X, weight), estimator.icl(X, weight)
-    deviance, n_parameters = -2 * estimator.loglik_, estimator.n_parameters()
-    bic = deviance + n_parameters * float(np.log(X.shape[0] if weight is None else weight.sum()))
-    # A labelled row is assigned for certain: it adds nothing to the entropy term of ICL.
-    unknown = np.flatnonzero(labels < 0)
-    log_share = np.zeros(0)
-    if len(unknown):
-        log_share = np.log(estimator.predict_proba(_take(X, unknown)).max(axis=1))
-    uncertainty = log_share.sum() if weight is None else log_share @ weight[unknown]
-    return bic, deviance + 2 * n_parameters, bic - 2 * float(uncertainty)
 
 
 def _take(X: Any, rows: Any) -> Any:
     return X.iloc[rows] if hasattr(X, "iloc") else X[rows]
 
 
-def _heldout(estimator: Any, X: Any, weight: Any, labels: Any, folds: list[tuple[Any, Any]]) -> float:
-    """Return the log-likelihood per unit of weight of rows held out of the fit."""
-    total = mass = 0.0
+def _heldout(estimator: Any, X: Any, weight: Any, labels: Any, folds: list[tuple[Any, Any]]) -> tuple[float, float]:
+    """Return the log-likelihood per unit of weight of rows held out of the fit, and its standard error."""
+    each = np.empty(X.shape[0])
     for train, test in folds:
         fitted = clone(estimator).fit(
             _take(X, train),
             sample_weight=None if weight is None else weight[train],
             labels=None if labels is None else labels[train],
         )
-        each = fitted.score_samples(_take(X, test))
-        share = np.ones(len(test)) if weight is None else weight[test]
-        total += float(each[share > 0] @ share[share > 0])
-        mass += float(share.sum())
-    return total / mass
+        each[test] = fitted.score_samples(_take(X, test))
+    share = np.ones(len(each)) if weight is None else weight
+    each, share = each[share > 0], share[share > 0]
+    mean = float(np.average(each, weights=share))
+    if not np.isfinite(mean) or share.sum() <= 1:
+        return mean, float("nan")
+    return mean, float(np.sqrt(np.average((each - mean) ** 2, weights=share) / (share.sum() - 1)))

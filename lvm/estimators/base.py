@@ -1,33 +1,31 @@
-"""The scikit-learn face shared by all mixture estimators."""
+"""Fitting, as all mixture estimators do it: validation, starts, restarts."""
 
 from __future__ import annotations
 
 import sys
 import time
 import warnings
-from abc import ABC, abstractmethod
+from abc import abstractmethod
 from typing import Any, Self
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from sklearn.base import BaseEstimator, DensityMixin
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.utils import ClassifierTags, check_random_state
-from sklearn.utils.validation import check_is_fitted, validate_data
+from sklearn.utils.validation import validate_data
 
 from lvm import _checks, initialize
 from lvm._jit import Array
 from lvm.em import fit_em
+from lvm.estimators.fitted import FittedMixture
 from lvm.models.mixture import Mixture, MixtureParams
 from lvm.protocol import DegenerateError, Rows
+from lvm.restarts import best_of
 from lvm.result import EMResult, Iteration, Status
 
-# Restarts are compared after short runs (Biernacki, Celeux & Govaert 2003), of at most this many iterations.
-SHORT_RUN = 20
 
-
-class MixtureEstimator(DensityMixin, BaseEstimator, ABC):  # type: ignore[misc]  # scikit-learn has no stubs
-    """Base of the mixture estimators: validation, starts, restarts, and everything after the fit.
+class MixtureEstimator(FittedMixture):
+    """Base of the mixture estimators: validation, starts and restarts.
 
     A subclass names its family and its parameters; see `GaussianMixture` for the attributes.
     """
@@ -41,7 +39,6 @@ class MixtureEstimator(DensityMixin, BaseEstimator, ABC):  # type: ignore[misc] 
     max_iter: int
     n_init: int
     init_params: Any
-    random_state: Any
     warm_start: bool
     verbose: int
     verbose_interval: int
@@ -51,16 +48,8 @@ class MixtureEstimator(DensityMixin, BaseEstimator, ABC):  # type: ignore[misc] 
     # ----- what a subclass says -------------------------------------------------------------------------------
 
     @abstractmethod
-    def _family(self) -> Any:
-        """Return the family that the constructor's arguments describe."""
-
-    @abstractmethod
     def _set_components(self, components: Any) -> None:
         """Set the fitted attributes of the family's parameters."""
-
-    @abstractmethod
-    def _get_components(self) -> Any:
-        """Return the family's parameters from the fitted attributes."""
 
     @abstractmethod
     def _check_start(self, n_features: int) -> None:
@@ -165,48 +154,30 @@ class MixtureEstimator(DensityMixin, BaseEstimator, ABC):  # type: ignore[misc] 
         return X
 
     def _best_fit(self, model: Mixture[Any], X: Any, rows: Rows) -> tuple[EMResult, Array]:
-        """Run short fits from each start and continue the best; return it and all their log-likelihoods."""
-        if self.warm_start and hasattr(self, "weights_"):
-            starts = [self._get_params()]
+        """Return the best fit from all starts, and the log-likelihoods that they reached."""
+        if self.warm_start and len(getattr(self, "weights_", ())) == self.n_components:
+            starts: list[MixtureParams | None] = [self._get_params()]
         elif explicit := self._explicit_params(None):
             starts = [explicit]
         else:
             starts = []
-        rng = check_random_state(self.random_state)
-        n_starts = len(starts) or self.n_init
-        short = n_starts > 1 and self.max_iter > SHORT_RUN
-        shorts: list[EMResult | None] = []
         failure: DegenerateError | None = None
-        for index in range(n_starts):
+        rng = check_random_state(self.random_state)
+        for index in range(0 if starts else self.n_init):
             self._report(f"Initialization {index}")
             try:
-                start = starts[index] if starts else self._start(model, X, rows, rng)
+                starts.append(self._start(model, X, rows, rng))
             except DegenerateError as error:
+                starts.append(None)
                 failure = error
-                shorts.append(None)
-                continue
-            shorts.append(self._run(model, rows, start, min(self.max_iter, SHORT_RUN) if short else self.max_iter))
-        logliks = np.array([-np.inf if run is None else run.loglik for run in shorts])
-        best: EMResult | None = None
-        for index in np.argsort(-logliks, kind="stable"):
-            run = shorts[index]
-            if run is None:
-                continue
-            if short and run.status is Status.MAX_ITER:
-                run = _continued(run, self._run(model, rows, run.params, self.max_iter - run.n_iter))
-                logliks[index] = run.loglik
-            if run.status is not Status.DEGENERATE:
-                return run, logliks
-            best = best or run
-        reason = str(failure) if best is None else Status.DEGENERATE.value
-        # scikit-learn's own words first, for those who look for them.
-        raise ValueError(
-            "Fitting the mixture model failed because some components have ill-defined empirical covariance (for "
-            "instance caused by singleton or collapsed samples). Try to decrease the number of components, increase "
-            f"reg_covar, or scale the input data. ({reason})"
-        ) from failure
+        best, logliks = best_of(starts, lambda start, max_iter: self._run(model, rows, start, max_iter), self.max_iter)
+        if best is None:
+            reason = Status.DEGENERATE.value if failure is None else str(failure)
+            raise ValueError(f"{_checks.ILL_DEFINED} ({reason})") from failure
+        return best, logliks
 
     def _run(self, model: Mixture[Any], rows: Rows, start: MixtureParams, max_iter: int) -> EMResult:
+        self._report(f"Run of at most {max_iter} iterations")
         began = time.perf_counter()
 
         def report(iteration: Iteration) -> None:
@@ -217,7 +188,7 @@ class MixtureEstimator(DensityMixin, BaseEstimator, ABC):  # type: ignore[misc] 
 
         callback = report if self.verbose else None
         result = fit_em(model, rows, start, tol=self.tol, max_iter=max_iter, callback=callback, n_jobs=self.n_jobs)
-        self._report(f"Initialization ended after {result.n_iter} iterations: {result.status}.")
+        self._report(f"Run ended after {result.n_iter} iterations: {result.status}.")
         return result
 
     def _report(self, message: str) -> None:
@@ -268,7 +239,8 @@ class MixtureEstimator(DensityMixin, BaseEstimator, ABC):  # type: ignore[misc] 
         self.n_iter_ = result.n_iter
         self.lower_bound_ = result.loglik / total_weight
         self.lower_bounds_ = (result.objective_trace[1:] / total_weight).tolist()
-        if not self.converged_ and self.max_iter > 0:
+        asked_for = self.status_ is Status.MAX_ITER and (self.tol == 0 or self.max_iter == 0)
+        if not self.converged_ and not asked_for:
             warnings.warn(
                 "Best performing initialization did not converge. Try different init parameters, or increase "
                 f"max_iter, tol, or check for degenerate data. (n_iter={self.n_iter_}; {result.status})",
@@ -276,166 +248,9 @@ class MixtureEstimator(DensityMixin, BaseEstimator, ABC):  # type: ignore[misc] 
                 stacklevel=3,
             )
 
-    # ----- after the fit --------------------------------------------------------------------------------------
-
-    def _get_params(self) -> MixtureParams:
-        return MixtureParams(np.array(self.weights_, np.float64), self._get_components())
-
-    def _fitted(self, X: Any) -> tuple[Mixture[Any], Rows, MixtureParams]:
-        check_is_fitted(self)
-        model = Mixture(self._family())
-        return model, model.canonical(Rows(self._validate(X, reset=False))), self._get_params()
-
-    def predict_proba(self, X: ArrayLike) -> Array:
-        """Return the posterior probability of each component for each row, shape (n, K).
-
-        Parameters
-        ----------
-        X : array-like of shape (n, d)
-            Observations.
-
-        Returns
-        -------
-        ndarray of shape (n, K)
-            Responsibilities; each row sums to 1.
-
-        Raises
-        ------
-        ValueError
-            If a row has density 0 under every component; it names the row.
-        """
-        model, rows, params = self._fitted(X)
-        return model.responsibilities(rows, params)
-
-    def predict(self, X: ArrayLike) -> NDArray[np.int64]:
-        """Return the most probable component of each row, shape (n,).
-
-        Parameters
-        ----------
-        X : array-like of shape (n, d)
-            Observations.
-        """
-        model, rows, params = self._fitted(X)
-        return model.most_probable(rows, params)
-
-    def score_samples(self, X: ArrayLike) -> Array:
-        """Return the log-likelihood of each row in nats, shape (n,); -inf where the row is impossible.
-
-        Parameters
-        ----------
-        X : array-like of shape (n, d)
-            Observations.
-        """
-        model, rows, params = self._fitted(X)
-        return model.loglik(rows, params)
-
-    def score(self, X: ArrayLike, y: Any = None, sample_weight: ArrayLike | None = None) -> float:
-        """Return the mean log-likelihood per row (per unit of weight), in nats.
-
-        Parameters
-        ----------
-        X : array-like of shape (n, d)
-            Observations.
-        y : ignored
-            For scikit-learn's API.
-        sample_weight : array-like of shape (n,), optional
-            Row weights.
-        """
-        each = self.score_samples(X)
-        weight = _checks.sample_weight(sample_weight, len(each))
-        return float(np.mean(each)) if weight is None else float(np.average(each, weights=weight))
-
-    def sample(self, n_samples: int = 1) -> tuple[Any, NDArray[np.int64]]:
-        """Draw rows from the fitted mixture.
-
-        Parameters
-        ----------
-        n_samples : int
-            Number of rows.
-
-        Returns
-        -------
-        X : ndarray of shape (n_samples, d)
-            Rows, in the order of their components.
-        y : ndarray of shape (n_samples,)
-            Their components.
-        """
-        return self._sample(self._family(), n_samples)
-
-    def _sample(self, family: Any, n_samples: int) -> tuple[Any, NDArray[np.int64]]:
-        check_is_fitted(self)
-        if n_samples < 1:
-            raise ValueError(f"Invalid value for 'n_samples': {n_samples} . The sampling requires at least one sample.")
-        return Mixture(family).sample(self._get_params(), n_samples, check_random_state(self.random_state))
-
-    def n_parameters(self) -> int:
-        """Return the number of free parameters of the fitted mixture."""
-        check_is_fitted(self)
-        return Mixture(self._family()).n_parameters(self._get_params())
-
-    def aic(self, X: ArrayLike, sample_weight: ArrayLike | None = None) -> float:
-        """Return Akaike's information criterion, -2 loglik + 2 n_parameters: the lower the better.
-
-        Parameters
-        ----------
-        X : array-like of shape (n, d)
-            Observations.
-        sample_weight : array-like of shape (n,), optional
-            Row weights.
-        """
-        return -2 * self._total(X, sample_weight)[0] + 2 * self.n_parameters()
-
-    def bic(self, X: ArrayLike, sample_weight: ArrayLike | None = None) -> float:
-        """Return the Bayesian information criterion, -2 loglik + n_parameters log n: the lower the better.
-
-        Parameters
-        ----------
-        X : array-like of shape (n, d)
-            Observations.
-        sample_weight : array-like of shape (n,), optional
-            Row weights; n is then their sum.
-
-        References
-        ----------
-        Schwarz (1978), "Estimating the dimension of a model". mclust's BIC is the negative of this one.
-        """
-        loglik, n = self._total(X, sample_weight)
-        return -2 * loglik + self.n_parameters() * float(np.log(n))
-
-    def icl(self, X: ArrayLike, sample_weight: ArrayLike | None = None) -> float:
-        """Return the integrated completed likelihood criterion: BIC - 2 sum log max_k r_ik; the lower the better.
-
-        Parameters
-        ----------
-        X : array-like of shape (n, d)
-            Observations.
-        sample_weight : array-like of shape (n,), optional
-            Row weights.
-
-        References
-        ----------
-        Biernacki, Celeux & Govaert (2000), "Assessing a mixture model for clustering with the integrated
-        completed likelihood". mclust's ICL is the negative of this one.
-        """
-        model, rows, params = self._fitted(X)
-        weight = _checks.sample_weight(sample_weight, len(rows.X))
-        return self.bic(X, sample_weight) - 2 * model.classification_loglik(rows._replace(weight=weight), params)
-
-    def _total(self, X: ArrayLike, sample_weight: ArrayLike | None) -> tuple[float, float]:
-        """Return the log-likelihood of all rows and their total weight."""
-        each = self.score_samples(X)
-        weight = _checks.sample_weight(sample_weight, len(each))
-        return (float(each.sum()), float(len(each))) if weight is None else (float(each @ weight), float(weight.sum()))
-
     def __sklearn_tags__(self) -> Any:
         tags = super().__sklearn_tags__()
         tags.input_tags.sparse = self._accept_sparse
         # scikit-learn's checks of sparse input read these of everything that has predict_proba.
         tags.classifier_tags = ClassifierTags(multi_class=self.n_components != 2)
         return tags
-
-
-def _continued(first: EMResult, second: EMResult) -> EMResult:
-    """Return the two legs of one run as one result."""
-    trace = np.concatenate([first.objective_trace, second.objective_trace[1:]])
-    return second._replace(objective_trace=trace, n_iter=first.n_iter + second.n_iter)

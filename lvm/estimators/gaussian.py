@@ -17,6 +17,9 @@ from lvm.families.gaussian_full import FullGaussian, TiedGaussian
 from lvm.kernels.moments import column_moments
 from lvm.protocol import Rows
 
+# Where reg_covar is a million times every variance, responsibilities agree with the weights to six digits.
+INVISIBLE = 1e-6
+
 
 class _Structure:
     """How one covariance structure looks from outside: its family, and the shapes that scikit-learn uses."""
@@ -74,7 +77,7 @@ class GaussianMixture(MixtureEstimator):
     max_iter : int
         Largest number of iterations.
     n_init : int
-        Number of starts. All run a few iterations, the best is continued.
+        Number of starts. All run a few iterations, the better half goes on, until the best is left.
     init_params : {"kmeans", "k-means++", "random", "random_from_data"} or array-like
         How the start assigns rows to components; or labels (n,), -1 for unknown; or responsibilities
         (n, n_components).
@@ -117,7 +120,8 @@ class GaussianMixture(MixtureEstimator):
     n_iter_ : int
         Number of iterations of the best start.
     restarts_ : ndarray of shape (n_init,)
-        Log-likelihood that each start reached; -inf where it degenerated.
+        Log-likelihood that each start reached, the best at its end, others where they were left; -inf where
+        one degenerated.
     lower_bound_ : float
         `loglik_` per unit of row weight.
     lower_bounds_ : list of float
@@ -136,9 +140,8 @@ class GaussianMixture(MixtureEstimator):
     >>> import lvm
     >>> X = lvm.datasets.load_faithful().data
     >>> mixture = lvm.GaussianMixture(2, random_state=0).fit(X)
-    >>> mixture.means_.round(2)
-    array([[ 4.29, 79.97],
-           [ 2.04, 54.48]])
+    >>> sorted(mixture.means_.round(2).tolist())
+    [[2.04, 54.48], [4.29, 79.97]]
     >>> round(mixture.loglik_, 3)
     -1130.264
     """
@@ -203,13 +206,15 @@ class GaussianMixture(MixtureEstimator):
         mean, variance = np.empty(X.shape[1]), np.empty(X.shape[1])
         column_moments(X, canonical(np.ones(len(X))) if rows.weight is None else rows.weight, mean, variance)
         hidden = np.flatnonzero((variance > 0) & (variance < self.reg_covar))
-        if len(hidden):
-            warnings.warn(
-                f"reg_covar={self.reg_covar:g} exceeds the variance {variance[hidden[0]]:.3g} of column {hidden[0]} "
-                "and hides its structure; scale the data or lower reg_covar.",
-                RuntimeWarning,
-                stacklevel=3,
-            )
+        if len(hidden) == 0:
+            return
+        message = (
+            f"reg_covar={self.reg_covar:g} exceeds the variance {variance[hidden[0]]:.3g} of column {hidden[0]} and "
+            "hides its structure; scale the data or lower reg_covar."
+        )
+        if variance.max() < INVISIBLE * self.reg_covar:
+            raise ValueError(message)
+        warnings.warn(message, RuntimeWarning, stacklevel=3)
 
     def _check_start(self, n_features: int) -> None:
         if self.precisions_init is not None and self.covariances_init is not None:
@@ -263,6 +268,12 @@ class GaussianMixture(MixtureEstimator):
     def _get_components(self) -> Any:
         structure, family = self._structure, self._family()
         means = np.array(self.means_, np.float64)
+        expected, got = structure.shape(*means.shape), np.shape(self.precisions_cholesky_)
+        if got != expected:
+            raise ValueError(
+                f"precisions_cholesky_ has shape {got}, but covariance_type={self.covariance_type!r} needs {expected}; "
+                "fit again after a change of covariance_type."
+            )
         if not structure.is_matrix:
             return family.params(means, 1 / np.square(self.precisions_cholesky_))
         # The factors are what densities need; scikit-learn's users set them where they build a mixture by hand.

@@ -90,7 +90,7 @@ class BernoulliMixture(_ProbabilityMixture):
     max_iter : int
         Largest number of iterations.
     n_init : int
-        Number of starts. All run a few iterations, the best is continued.
+        Number of starts. All run a few iterations, the better half goes on, until the best is left.
     init_params : {"kmeans", "k-means++", "random", "random_from_data"} or array-like
         How the start assigns rows to components; or labels (n,), -1 for unknown; or responsibilities
         (n, n_components).
@@ -128,7 +128,7 @@ class BernoulliMixture(_ProbabilityMixture):
     n_iter_ : int
         Number of iterations of the best start.
     restarts_ : ndarray of shape (n_init,)
-        Log-likelihood that each start reached.
+        Log-likelihood that each start reached, the best at its end, others where they were left.
     lower_bound_ : float
         `loglik_` per unit of row weight.
     lower_bounds_ : list of float
@@ -188,7 +188,10 @@ class BernoulliMixture(_ProbabilityMixture):
 
     def _validate(self, X: Any, reset: bool) -> Any:
         X = super()._validate(X, reset)
-        return X if self.binarize is None else binarize(X, threshold=_checks.real("binarize", self.binarize, 0.0))
+        if self.binarize is not None:
+            return binarize(X, threshold=_checks.real("binarize", self.binarize, 0.0))
+        _checks.binary(X, getattr(self, "feature_names_in_", None))
+        return X
 
     def __sklearn_tags__(self) -> Any:
         tags = super().__sklearn_tags__()
@@ -223,7 +226,7 @@ class MultinomialMixture(_ProbabilityMixture):
     max_iter : int
         Largest number of iterations.
     n_init : int
-        Number of starts. All run a few iterations, the best is continued.
+        Number of starts. All run a few iterations, the better half goes on, until the best is left.
     init_params : {"kmeans", "k-means++", "random", "random_from_data"} or array-like
         How the start assigns rows to components; or labels (n,), -1 for unknown; or responsibilities
         (n, n_components).
@@ -259,7 +262,7 @@ class MultinomialMixture(_ProbabilityMixture):
     n_iter_ : int
         Number of iterations of the best start.
     restarts_ : ndarray of shape (n_init,)
-        Log-likelihood that each start reached.
+        Log-likelihood that each start reached, the best at its end, others where they were left.
     lower_bound_ : float
         `loglik_` per unit of row weight.
     lower_bounds_ : list of float
@@ -280,9 +283,8 @@ class MultinomialMixture(_ProbabilityMixture):
     >>> import lvm
     >>> words = [[5, 1, 0], [4, 2, 0], [6, 0, 1], [0, 1, 5], [1, 0, 7], [0, 0, 4]]
     >>> mixture = lvm.MultinomialMixture(2, random_state=0).fit(words)
-    >>> mixture.probabilities_.round(2)
-    array([[0.79, 0.16, 0.05],
-           [0.06, 0.06, 0.89]])
+    >>> mixture.predict(words)
+    array([0, 0, 0, 1, 1, 1])
     """
 
     _sum_to_one = True
@@ -297,6 +299,11 @@ class MultinomialMixture(_ProbabilityMixture):
         tags = super().__sklearn_tags__()
         tags.input_tags.positive_only = True
         return tags
+
+    def _validate(self, X: Any, reset: bool) -> Any:
+        X = super()._validate(X, reset)
+        _checks.counts(X, getattr(self, "feature_names_in_", None))
+        return X
 
     def _check_data(self, rows: Rows) -> None:
         X = rows.X

@@ -157,6 +157,8 @@ class Bernoulli:
     Bishop (2006), "Pattern Recognition and Machine Learning", section 9.3.3.
     """
 
+    dtype = np.uint8
+
     def __init__(self, alpha: float = 1.0) -> None:
         self.alpha = _checks.real("alpha", alpha, 1.0)
 
@@ -180,10 +182,8 @@ class Bernoulli:
             _checks.binary(X)
             return _checks.sparse_rows(X, with_data=False)
         X = np.asarray(X)
-        if X.dtype == np.uint8 and not X.flags.writeable:  # made here before
-            return canonical(X, np.uint8)
-        if X.dtype != np.bool_:
-            _checks.binary(X)
+        _checks.matrix(X)
+        _checks.binary(X)
         return canonical(X.view(np.uint8) if X.dtype == np.bool_ else X, np.uint8)
 
     def start(self, X: Any, weight: Array, n_components: int) -> BernoulliParams:
@@ -192,6 +192,7 @@ class Bernoulli:
 
     def log_density(self, X: Any, params: BernoulliParams, out: Array) -> None:
         """Add log p(x_i | k) to out (K, n)."""
+        _checks.matching(X, params.probabilities, out)
         p, w = params.probabilities.T, params.log_odds.T
         if isinstance(X, SparseRows):
             _log_density_sparse(X.indptr, X.indices, p, w, params.log_none, params.n_certain, out)

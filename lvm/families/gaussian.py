@@ -7,6 +7,7 @@ from typing import Any, Generic, TypeVar
 
 import numpy as np
 
+from lvm import _checks
 from lvm._jit import Array, canonical
 from lvm.kernels.moments import column_moments
 from lvm.protocol import DegenerateError
@@ -57,7 +58,9 @@ class GaussianFamily(ABC, Generic[Params]):
 
     def canonical(self, X: Any) -> Array:
         """Return X as float64, C order, read-only."""
-        return canonical(X)
+        array: Array = canonical(X)
+        _checks.matrix(array)
+        return array
 
     def start(self, X: Any, weight: Array, n_components: int) -> Params:
         """Return K equal components at the mean of X (n, d), with the variances of its columns."""

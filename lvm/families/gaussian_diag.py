@@ -7,6 +7,7 @@ from typing import NamedTuple, final
 
 import numpy as np
 
+from lvm import _checks
 from lvm._jit import Array, kernel
 from lvm.families.gaussian import LOG_2PI, NOISE, GaussianFamily, refuse_singular
 from lvm.kernels.strips import STRIP, load_strip
@@ -91,13 +92,14 @@ class _DiagStatistics(GaussianFamily[DiagGaussianParams]):
 
     def _inverse_scales(self, means: Array, variances: Array) -> Array:
         wide = variances.reshape(len(means), -1)
-        return np.ascontiguousarray(np.broadcast_to(1 / np.sqrt(wide), means.shape))
+        return np.array(np.broadcast_to(1 / np.sqrt(wide), means.shape), order="C")
 
     def _trace_precision(self, params: DiagGaussianParams) -> Array:
         return np.asarray(np.square(params.inverse_scales).sum(axis=1))
 
     def log_density(self, X: Array, params: DiagGaussianParams, out: Array) -> None:
         """Add log N(x_i; mean_k, variances_k) to out (K, n)."""
+        _checks.matching(X, params.means, out)
         _log_density(X, params.means, params.inverse_scales, out)
 
     def zero_stats(self, params: DiagGaussianParams) -> DiagGaussianStats:

@@ -7,6 +7,7 @@ from typing import NamedTuple, final
 
 import numpy as np
 
+from lvm import _checks
 from lvm._jit import Array, kernel
 from lvm.families.gaussian import COLLINEAR, LOG_2PI, NOISE, GaussianFamily, refuse_singular
 from lvm.kernels.strips import STRIP, load_strip
@@ -234,6 +235,7 @@ class _FullStatistics(GaussianFamily[FullGaussianParams]):
 
     def log_density(self, X: Array, params: FullGaussianParams, out: Array) -> None:
         """Add log N(x_i; mean_k, covariance_k) to out (K, n)."""
+        _checks.matching(X, params.means, out)
         _log_density(X, params.means, params.inverse_cholesky, out)
 
     def zero_stats(self, params: FullGaussianParams) -> FullGaussianStats:

@@ -175,8 +175,8 @@ class Multinomial:
             _checks.counts(X)
             return _checks.sparse_rows(X, with_data=True)
         X = np.asarray(X)
-        if X.dtype != np.float64 or X.flags.writeable:  # else made here before
-            _checks.counts(X)
+        _checks.matrix(X)
+        _checks.counts(X)
         return canonical(X)
 
     def start(self, X: Any, weight: Array, n_components: int) -> MultinomialParams:
@@ -185,6 +185,7 @@ class Multinomial:
 
     def log_density(self, X: Any, params: MultinomialParams, out: Array) -> None:
         """Add log p(x_i | k) to out (K, n)."""
+        _checks.matching(X, params.probabilities, out)
         if isinstance(X, SparseRows):
             _log_density_sparse(X.indptr, X.indices, X.data, params.log_probabilities.T, out)
         else:

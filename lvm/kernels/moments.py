@@ -9,20 +9,27 @@ from lvm._jit import Array, kernel
 def column_moments(X: Array, weight: Array, mean: Array, variance: Array) -> None:
     """Write the weighted mean and variance of X (n, d) under weight (n,) to mean, variance (d,).
 
-    The sums run about the first row, then the variance about the mean: an offset costs no digits.
+    The sums run about the first row that counts, then the variance about the mean: an offset costs no digits.
     """
     n, d = X.shape
     total = 0.0
+    first = 0
+    while first < n - 1 and weight[first] == 0.0:
+        first += 1
     for j in range(d):
         mean[j] = 0.0
         variance[j] = 0.0
     for i in range(n):
+        if weight[i] == 0.0:
+            continue  # as good as absent, whatever its values
         total += weight[i]
         for j in range(d):
-            mean[j] += weight[i] * (X[i, j] - X[0, j])
+            mean[j] += weight[i] * (X[i, j] - X[first, j])
     for j in range(d):
-        mean[j] = X[0, j] + mean[j] / total
+        mean[j] = X[first, j] + mean[j] / total
     for i in range(n):
+        if weight[i] == 0.0:
+            continue
         for j in range(d):
             variance[j] += weight[i] * (X[i, j] - mean[j]) ** 2
     for j in range(d):

@@ -13,6 +13,20 @@ from lvm.kernels.strips import STRIP
 
 
 @kernel
+def _log_sum(log_density: Array, log_weights: Array) -> float:
+    """Return log sum_k exp(log_density + log_weights), each (K,)."""
+    top = -np.inf
+    for k in range(log_density.shape[0]):
+        top = max(top, log_density[k] + log_weights[k])
+    if not (top > -np.inf and top < np.inf):
+        return top
+    total = 0.0
+    for k in range(log_density.shape[0]):
+        total += math.exp(log_density[k] + log_weights[k] - top)
+    return top + math.log(total)
+
+
+@kernel
 def responsibilities(
     resp: Array,
     log_weights: Array,
@@ -27,7 +41,7 @@ def responsibilities(
     Adds log_weights + log_penalty (K,), keeps the labelled component of a row with labels (n,) >= 0,
     multiplies by weight (n,), adds the totals to counts (K,), writes each row's log-likelihood to
     row_loglik (n,). Returns the weighted log-likelihood, the weighted penalty, and the first
-    row without a finite one (-1: none). With penalty a_k, row_loglik is log sum_k pi_k p_k and the
+    row without a finite one (-1: none). With penalties a_k <= 0, row_loglik is log sum_k pi_k p_k and the
     penalty is log sum_k pi_k p_k exp(a_k) less that.
     """
     K, n = resp.shape
@@ -41,6 +55,8 @@ def responsibilities(
         offset[k] = log_weights[k] + log_penalty[k]
         penalised = penalised or log_penalty[k] != 0.0
     largest = np.max(-log_penalty)
+    # Up to here the sum without penalties follows from the responsibilities, whose smallest are exp(-708).
+    careful = largest > 600.0
     loglik = 0.0
     penalty = 0.0
     impossible = -1
@@ -53,6 +69,9 @@ def responsibilities(
                 for k in range(K):
                     if k != label:
                         resp[k, start + p] = -np.inf
+        if careful:
+            for p in range(m):
+                relief[p] = _log_sum(resp[:, start + p], log_weights)
         for p in range(m):
             top[p] = -np.inf
         for k in range(K):
@@ -87,7 +106,12 @@ def responsibilities(
                 row[p] = row[p] * total[p]
                 count += row[p]
             counts[k] += count
-        if penalised:
+        if careful:
+            for p in range(m):
+                if weight[start + p] > 0.0:
+                    penalty += weight[start + p] * (row_loglik[start + p] - relief[p])
+                row_loglik[start + p] = relief[p]
+        elif penalised:
             for p in range(m):
                 relief[p] = 0.0
             for k in range(K):

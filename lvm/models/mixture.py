@@ -8,9 +8,10 @@ from typing import Any, Generic, NamedTuple, TypeVar
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from lvm._jit import Array, canonical
+from lvm import _checks
+from lvm._jit import Array, canonical, is_canonical
 from lvm.kernels.responsibilities import responsibilities
-from lvm.protocol import Rows, ZeroDensityError, n_rows, slice_rows
+from lvm.protocol import Rows, SparseRows, ZeroDensityError, n_rows, slice_rows
 
 MAX_BLOCK_ROWS = 4096
 BLOCK_CELLS = 1 << 16  # responsibilities per block, 512 KB: they stay in the L2 cache from kernel to kernel
@@ -80,17 +81,29 @@ class Mixture(Generic[F]):
             )
         self.family = family
         self._canonical_X: Callable[[Any], Any] = getattr(family, "canonical", canonical)
+        self._dtype = getattr(family, "dtype", np.float64)
 
     def __repr__(self) -> str:
         return f"Mixture({self.family!r})"
 
     def canonical(self, rows: Rows) -> Rows:
-        """Return the rows in the dtypes and layouts that the kernels see; no copy where they are right."""
+        """Return the rows validated, in the dtypes and layouts of the kernels; no copy where they are right."""
+        X = self._canonical_X(rows.X)
+        weight = None if rows.weight is None else canonical(rows.weight)
+        labels = None if rows.labels is None else canonical(rows.labels, np.int64)
+        if weight is not None:
+            _checks.aligned("weight", weight, len(X))
+        if labels is not None:
+            _checks.aligned("labels", labels, len(X))
+        return Rows(X, weight, labels)
+
+    def _is_canonical(self, rows: Rows) -> bool:
+        """Return whether rows look as `canonical` leaves them; asked once per chunk, so values are not looked at."""
         X, weight, labels = rows
-        return Rows(
-            self._canonical_X(X),
-            None if weight is None else canonical(weight),
-            None if labels is None else canonical(labels, np.int64),
+        return (
+            (isinstance(X, SparseRows) or is_canonical(X, self._dtype))
+            and (weight is None or is_canonical(weight, np.float64))
+            and (labels is None or is_canonical(labels, np.int64))
         )
 
     def estep_stats(self, rows: Rows, params: MixtureParams) -> MixtureStats:
@@ -149,9 +162,11 @@ class Mixture(Generic[F]):
         It is <= 0, and 0 where every row belongs to one component for certain.
         """
         total = 0.0
-        for block in self._posterior(rows._replace(weight=None), params, penalised=False):
-            each = np.log(block.resp.max(axis=0))
-            total += float(each.sum() if rows.weight is None else each @ rows.weight[block.rows])
+        for block in self._posterior(rows, params, penalised=False):
+            largest = block.resp.max(axis=0)
+            weight = np.ones(len(largest)) if rows.weight is None else np.asarray(rows.weight)[block.rows]
+            counted = weight > 0
+            total += float(weight[counted] @ np.log(largest[counted] / weight[counted]))
         return total
 
     def assigned_stats(self, rows: Rows, assignment: ArrayLike, params: MixtureParams) -> MixtureStats:
@@ -207,7 +222,8 @@ class Mixture(Generic[F]):
         self, rows: Rows, params: MixtureParams, penalised: bool = True, strict: bool = True
     ) -> Iterator[_Block]:
         """Yield the responsibilities of one block of rows after the other; strict refuses impossible rows."""
-        rows = self.canonical(rows)
+        if not self._is_canonical(rows):
+            rows = self.canonical(rows)
         n, K = n_rows(rows), len(params.weights)
         log_penalty = self._log_penalty(params) if penalised else np.zeros(K)
         with np.errstate(divide="ignore"):

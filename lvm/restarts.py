@@ -1,0 +1,73 @@
+"""Many starts for the price of a few: short runs first, the better half continued, until one is left."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import numpy as np
+
+from lvm._jit import Array
+from lvm.result import EMResult, Status
+
+SHORT_RUN = 20  # iterations of the first round; each later round doubles them
+
+
+def best_of(starts: list[Any], run: Callable[[Any, int], EMResult], max_iter: int) -> tuple[EMResult | None, Array]:
+    """Return the best fit from several starts, and the log-likelihood that each reached.
+
+    All starts run a few iterations, the better half twice as many more, and so on; the last one runs to its
+    end. A start that degenerates is out; where the last one does, the next best takes its place.
+
+    Parameters
+    ----------
+    starts : list of NamedTuple or None
+        Starting parameters; None for a start that has degenerated already.
+    run : callable
+        `run(params, max_iter)` runs EM and returns an `EMResult`.
+    max_iter : int
+        Largest number of iterations of any start.
+
+    Returns
+    -------
+    best : EMResult or None
+        None where every start degenerates.
+    logliks : ndarray of shape (len(starts),)
+        -inf for those that degenerate.
+
+    References
+    ----------
+    Biernacki, Celeux & Govaert (2003), "Choosing starting values for the EM algorithm"; Jamieson & Talwalkar
+    (2016), "Non-stochastic best arm identification", algorithm 1 (successive halving).
+    """
+    fits: dict[int, EMResult] = {}
+    logliks = np.full(len(starts), -np.inf)
+
+    def advance(index: int, iterations: int) -> None:
+        before = fits.get(index)
+        if before is None:
+            fits[index] = run(starts[index], min(iterations, max_iter))
+        elif before.status is Status.MAX_ITER and before.n_iter < max_iter:
+            more = run(before.params, min(iterations, max_iter - before.n_iter))
+            trace = np.concatenate([before.objective_trace, more.objective_trace[1:]])
+            fits[index] = more._replace(objective_trace=trace, n_iter=before.n_iter + more.n_iter)
+        logliks[index] = -np.inf if fits[index].status is Status.DEGENERATE else fits[index].loglik
+
+    def ranked(indices: Iterable[int]) -> list[int]:
+        return sorted((i for i in indices if logliks[i] > -np.inf), key=lambda i: -logliks[i])
+
+    race = [index for index, start in enumerate(starts) if start is not None]
+    if len(race) == 1:
+        advance(race[0], max_iter)
+    iterations = SHORT_RUN
+    while len(race) > 1:
+        for index in race:
+            advance(index, iterations)
+        race = ranked(race)
+        race = race[: (len(race) + 1) // 2]
+        iterations *= 2
+    for index in ranked(range(len(starts))):
+        advance(index, max_iter)
+        if logliks[index] > -np.inf:
+            return fits[index], logliks
+    return None, logliks

@@ -1,0 +1,61 @@
+"""Shared set-up: where compiled kernels are kept, hypothesis profiles, and data."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, settings
+from numpy.typing import NDArray
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+def _cache_folder() -> Path:
+    """Return a folder for compiled kernels that is new whenever a source of the library changes.
+
+    numba compares the date of the file that holds a kernel, not of the files whose kernels it calls, and would
+    serve a stale one. Workers of pytest-xdist find the same sources, hence the same folder.
+    """
+    digest = hashlib.sha256()
+    for path in sorted((ROOT / "lvm").rglob("*.py")):
+        digest.update(path.relative_to(ROOT).as_posix().encode())
+        digest.update(path.read_bytes())
+    writable = ROOT if os.access(ROOT, os.W_OK) else Path(tempfile.gettempdir())
+    return writable / ".numba_cache" / digest.hexdigest()[:16]
+
+
+# numba reads this when it is first imported; the library loads it no earlier than the first test module does.
+os.environ["NUMBA_CACHE_DIR"] = str(_cache_folder())
+
+COMMON: dict[str, Any] = {"deadline": None, "suppress_health_check": [HealthCheck.too_slow]}
+settings.register_profile("default", max_examples=20, **COMMON)
+settings.register_profile("ci", max_examples=20, derandomize=True, **COMMON)
+settings.register_profile("thorough", max_examples=500, **COMMON)
+settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "ci" if os.environ.get("CI") else "default"))
+
+
+@pytest.fixture(scope="session")
+def faithful() -> NDArray[np.float64]:
+    """Old Faithful: 272 rows, 2 columns."""
+    return np.loadtxt(ROOT / "tests" / "data" / "faithful.csv", delimiter=",", skiprows=1)
+
+
+@pytest.fixture(scope="session")
+def iris() -> NDArray[np.float64]:
+    """Fisher's iris: 150 rows, 4 columns."""
+    return np.loadtxt(ROOT / "tests" / "data" / "iris.csv", delimiter=",", skiprows=1)
+
+
+@pytest.fixture(scope="session")
+def reference_folder() -> Path:
+    """Optima recorded from independent software, which are not part of the repository."""
+    folder = ROOT.parent / "shared" / "reference"
+    if not folder.is_dir():
+        pytest.skip("the folder ../shared/reference with the recorded optima is not beside this repository")
+    return folder

@@ -1,0 +1,193 @@
+"""Compile discipline: one signature per kernel whatever a user hands in, and nothing compiled twice.
+
+The work runs in processes of its own (this file as a script), since other tests call kernels with arrays of every kind.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import warnings
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+# Kernels that serve the uint8 rows of Bernoulli and the float64 rows of the others.
+TWO_DTYPES = {"lvm.kernels.strips.load_strip"}
+
+
+# ----- in the process of its own ------------------------------------------------------------------------------
+
+
+def kernels() -> dict[str, Any]:
+    """Return every compiled function of the library by its full name."""
+    from numba.core.registry import CPUDispatcher
+
+    modules = {name: module for name, module in sys.modules.items() if name.split(".")[0] == "lvm"}
+    found = {}
+    for module in modules.values():
+        for value in vars(module).values():
+            if isinstance(value, CPUDispatcher):
+                found[f"{value.py_func.__module__}.{value.py_func.__name__}"] = value
+    return found
+
+
+def forms(X: Any, folder: Path) -> Iterator[tuple[str, Any]]:
+    """Yield X in every form in which users hold tables."""
+    import joblib
+    import numpy as np
+    import pandas as pd
+
+    yield "float64", X
+    yield "list", X.tolist()
+    yield "float32", X.astype(np.float32)
+    yield "integers", np.round(X).astype(np.int64)
+    yield "small integers", np.abs(np.round(X)).astype(np.uint8)
+    yield "fortran", np.asfortranarray(X)
+    yield "strided", np.repeat(X, 2, axis=0)[::2]
+    yield "reversed", X[::-1]
+    yield "columns of a wider table", np.hstack([X, X])[:, : X.shape[1]]
+    yield "big-endian", X.astype(">f8")
+    yield "objects", X.astype(object)
+    yield "data frame", pd.DataFrame(X)
+    frozen = X.copy()
+    frozen.flags.writeable = False
+    yield "read-only", frozen
+    path = folder / f"{X.shape[1]}.joblib"
+    joblib.dump(X, path)
+    yield "memory map", joblib.load(path, mmap_mode="r")
+
+
+def estimators() -> Iterator[tuple[str, Callable[..., Any], Any]]:
+    """Yield each estimator with data: several chunks' worth of rows for one thread's block."""
+    import numpy as np
+
+    import lvm
+
+    rng = np.random.RandomState(0)
+    X = rng.normal(size=(600, 3)) * 3 + 10 * rng.randint(0, 2, (600, 1))
+    for kind in ("full", "tied", "diag", "spherical"):
+        yield kind, lambda k, kind=kind: lvm.GaussianMixture(k, covariance_type=kind, **ARGUMENTS), X
+    yield "bernoulli", lambda k: lvm.BernoulliMixture(k, alpha=1.1, **ARGUMENTS), (X > 3).astype(float)
+    yield "multinomial", lambda k: lvm.MultinomialMixture(k, alpha=1.1, **ARGUMENTS), np.abs(np.round(X))
+
+
+ARGUMENTS: dict[str, Any] = {"max_iter": 3, "random_state": 0, "init_params": "random_from_data", "n_jobs": 1}
+
+
+def use(make: Callable[..., Any], X: Any, K: int, **rows: Any) -> None:
+    """Fit and call every method that computes."""
+    import numpy as np
+
+    fitted = make(K).fit(X, **rows)
+    for method in ("predict", "predict_proba", "score_samples", "score", "bic", "icl"):
+        getattr(fitted, method)(X)
+    fitted.set_params(warm_start=True).fit(X)
+    fitted.sample(5)
+    make(K).set_params(init_params=np.arange(len(fitted.predict(X))) % K).fit(X)
+
+
+def exercise(folder: Path) -> dict[str, Any]:
+    """Fit everything in every form; report the signatures and what was compiled when."""
+    import numpy as np
+    from numba.core import event
+    from scipy import sparse
+
+    warnings.simplefilter("ignore")
+    compiled: dict[str, int] = {}
+    rng = np.random.RandomState(1)
+    for name, make, X in estimators():
+        for K in (2, 1):  # with K = 1 or d = 1, arrays are contiguous in both orders
+            with event.install_recorder("numba:compile") as first:
+                use(make, X, K)
+                if name in ("bernoulli", "multinomial"):
+                    use(make, sparse.csr_matrix(X), K)
+            compiled[f"first fit of {name}, K={K}"] = len(first.buffer)
+        with event.install_recorder("numba:compile") as second:
+            use(make, X[:300, :2], 3)
+            use(make, X[:, :1], 2)
+            for form, data in forms(X, folder):
+                if not (name == "bernoulli" and "integers" in form and np.max(data) > 1):
+                    use(make, data, 2)
+            n = len(X)
+            weights = [rng.uniform(size=n), rng.randint(1, 3, n), [1.0] * n, rng.uniform(size=2 * n)[::2]]
+            for weight in weights:
+                use(make, X, 2, sample_weight=weight)
+            for labels in (
+                rng.randint(-1, 2, n),
+                [-1] * n,
+                rng.randint(-1, 2, n).astype(np.int8),
+                np.zeros(2 * n)[::2],
+            ):
+                use(make, X, 2, labels=labels)
+            if name in ("bernoulli", "multinomial"):
+                for matrix in (sparse.csc_matrix(X), sparse.coo_array(X), sparse.csr_matrix(X.astype(np.float32))):
+                    use(make, matrix, 2)
+        compiled[f"later fits of {name}"] = len(second.buffer)
+    signatures = {name: [str(s) for s in kernel.signatures] for name, kernel in kernels().items()}
+    return {"signatures": signatures, "compiled": compiled}
+
+
+if __name__ == "__main__":
+    sys.stdout.write(json.dumps(exercise(Path(sys.argv[1]))))
+    sys.exit()
+
+
+# ----- the tests ----------------------------------------------------------------------------------------------
+
+import pytest  # noqa: E402 - a script needs none of it
+
+
+def run(folder: Path, cache: Path) -> dict[str, Any]:
+    command = [sys.executable, __file__, str(folder)]
+    environment = {**os.environ, "NUMBA_CACHE_DIR": str(cache)}
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    return dict(json.loads(done.stdout))
+
+
+@pytest.fixture(scope="module")
+def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return an empty cache: everything is compiled once more, so that inner calls show their signatures too."""
+    return tmp_path_factory.mktemp("numba")
+
+
+@pytest.fixture(scope="module")
+def fresh(cache: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    return run(tmp_path_factory.mktemp("data"), cache)
+
+
+def test_every_kernel_is_used(fresh: dict[str, Any]) -> None:
+    unused = [name for name, signatures in fresh["signatures"].items() if not signatures]
+    assert len(fresh["signatures"]) > 10
+    assert unused == []
+
+
+def test_one_signature_per_kernel(fresh: dict[str, Any]) -> None:
+    allowed = {name: 2 if name in TWO_DTYPES else 1 for name in fresh["signatures"]}
+    extra = {name: found for name, found in fresh["signatures"].items() if len(found) > allowed[name]}
+    assert extra == {}
+
+
+def test_later_fits_compile_nothing(fresh: dict[str, Any]) -> None:
+    compiled = fresh["compiled"]
+    assert compiled["first fit of full, K=2"] > 0  # else the count would see nothing at all
+    assert {name: n for name, n in compiled.items() if n and (name.startswith("later") or name.endswith("K=1"))} == {}
+
+
+def test_later_processes_compile_nothing(fresh: dict[str, Any], cache: Path, tmp_path: Path) -> None:
+    """The cache on disk serves the next process whole."""
+    assert sum(fresh["compiled"].values()) > 0
+    assert sum(run(tmp_path, cache)["compiled"].values()) == 0
+
+
+def test_cache_is_keyed_on_the_sources() -> None:
+    """What conftest.py set is what numba uses."""
+    from numba.core import config
+
+    folder = Path(config.CACHE_DIR)
+    assert folder.parent.name == ".numba_cache"
+    assert len(folder.name) == 16
+    assert folder == Path(os.environ["NUMBA_CACHE_DIR"])

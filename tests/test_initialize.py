@@ -1,0 +1,131 @@
+"""Starts: methods, explicit parameters, restarts."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+from scipy import sparse
+
+import lvm
+from lvm import initialize
+
+RNG = np.random.RandomState(0)
+CENTRES = np.array([[0.0, 0.0], [6.0, 0.0], [0.0, 6.0]])
+TRUTH = np.repeat([0, 1, 2], 80)
+X = CENTRES[TRUTH] + RNG.randn(240, 2)
+
+
+def same_partition(a: Any, b: Any) -> bool:
+    """Whether two labellings agree up to the names of the components, except for a few rows."""
+    table = np.array([[np.sum((a == i) & (b == j)) for j in range(3)] for i in range(3)])
+    return bool(table.max(axis=1).sum() >= len(a) - 5 and len(set(table.argmax(axis=1))) == 3)
+
+
+@pytest.mark.parametrize("method", initialize.METHODS)
+@pytest.mark.parametrize("weighted", [False, True])
+def test_every_method_finds_clear_groups(method: str, weighted: bool) -> None:
+    weight = RNG.uniform(0.5, 2.0, len(X)) if weighted else None
+    mixture = lvm.GaussianMixture(3, init_params=method, n_init=10, random_state=0).fit(X, sample_weight=weight)
+    assert same_partition(mixture.predict(X), TRUTH)
+
+
+def test_explicit_labels_and_responsibilities() -> None:
+    by_labels = lvm.GaussianMixture(3, init_params=TRUTH, tol=0, max_iter=0, reg_covar=0).fit(X)
+    by_resp = lvm.GaussianMixture(3, init_params=np.eye(3)[TRUTH], tol=0, max_iter=0, reg_covar=0).fit(X)
+    for k in range(3):
+        group = X[k == TRUTH]
+        np.testing.assert_allclose(by_labels.means_[k], group.mean(axis=0), rtol=1e-12)
+        np.testing.assert_allclose(by_labels.covariances_[k], np.cov(group.T, bias=True), rtol=1e-12)
+    np.testing.assert_allclose(by_labels.weights_, 1 / 3)
+    assert by_resp.loglik_ == by_labels.loglik_
+    unknown = np.where(np.arange(240) % 4 == 0, TRUTH, -1)
+    assert same_partition(lvm.GaussianMixture(3, init_params=unknown).fit(X).predict(X), TRUTH)
+
+
+def test_all_parameters_given_run_no_clustering(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: Any, **__: Any) -> None:
+        raise AssertionError("a start was computed although all parameters are given")
+
+    monkeypatch.setattr(initialize, "assign", refuse)
+    monkeypatch.setattr(initialize, "from_assignment", refuse)
+    given = {"weights_init": np.full(3, 1 / 3), "means_init": CENTRES}
+    covariances = np.repeat(np.eye(2)[None] * 2, 3, axis=0)
+    one = lvm.GaussianMixture(3, **given, covariances_init=covariances).fit(X)
+    two = lvm.GaussianMixture(3, **given, precisions_init=covariances / 4).fit(X)
+    assert one.loglik_ == two.loglik_
+    items = (X > 1).astype(int)
+    start = {"weights_init": [0.5, 0.5], "probabilities_init": [[0.2, 0.8], [0.6, 0.3]]}
+    assert np.isfinite(lvm.BernoulliMixture(2, **start).fit(items).loglik_)
+
+
+def test_every_fitted_parameter_can_be_a_start() -> None:
+    first = lvm.GaussianMixture(3, random_state=0).fit(X)
+    again = lvm.GaussianMixture(
+        3, weights_init=first.weights_, means_init=first.means_, covariances_init=first.covariances_
+    ).fit(X)
+    assert again.n_iter_ == 1
+    assert again.loglik_ == pytest.approx(first.loglik_, abs=1e-3)
+
+
+def test_given_means_keep_their_order() -> None:
+    order = [2, 0, 1]
+    mixture = lvm.GaussianMixture(3, means_init=CENTRES[order]).fit(X)
+    np.testing.assert_allclose(mixture.means_, CENTRES[order], atol=0.5)
+
+
+def test_labelled_rows_name_the_components() -> None:
+    for order in ([0, 1, 2], [2, 0, 1]):
+        labels = np.full(240, -1)
+        labels[[5, 6, 85, 86, 165, 166]] = np.repeat(order, 2)
+        for method in initialize.METHODS:
+            mixture = lvm.GaussianMixture(3, init_params=method, n_init=5, random_state=0).fit(X, labels=labels)
+            np.testing.assert_allclose(mixture.means_[order], CENTRES, atol=0.6)
+
+
+def test_restarts_keep_every_loglik_and_the_best_wins() -> None:
+    noise = RNG.randn(150, 3)
+    mixture = lvm.GaussianMixture(4, n_init=8, init_params="random", random_state=3).fit(noise)
+    assert mixture.restarts_.shape == (8,)
+    assert len(np.unique(mixture.restarts_.round(3))) > 1
+    assert mixture.loglik_ == mixture.restarts_.max()
+    assert mixture.n_iter_ == len(mixture.objective_trace_) - 1
+    assert np.all(np.diff(mixture.objective_trace_) > -1e-9)
+
+
+def test_a_seed_fixes_the_fit_and_a_generator_moves_on() -> None:
+    fits = [lvm.GaussianMixture(3, init_params="random", random_state=7).fit(X).means_ for _ in range(2)]
+    assert np.array_equal(*fits)
+    rng = np.random.RandomState(7)
+    moved = [lvm.GaussianMixture(3, init_params="random", max_iter=0, random_state=rng).fit(X).means_ for _ in range(2)]
+    assert not np.array_equal(*moved)
+
+
+def test_large_data_start_from_a_subsample(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(initialize, "MAX_START_ROWS", 100)
+    seen: list[int] = []
+    assign = initialize.assign
+    monkeypatch.setattr(
+        initialize, "assign", lambda features, *a, **k: (seen.append(len(features)), assign(features, *a, **k))[1]
+    )
+    weight, labels = RNG.uniform(0.5, 1.0, 240), np.where(np.arange(240) % 5 == 0, TRUTH, -1)
+    mixture = lvm.GaussianMixture(3, random_state=0).fit(X, sample_weight=weight, labels=labels)
+    assert seen == [100]
+    assert same_partition(mixture.predict(X), TRUTH)
+
+
+def test_collapsed_start_ignores_order_and_container_and_weights_are_repetitions() -> None:
+    rows = RNG.randint(0, 2, (60, 5))
+    times = RNG.randint(0, 4, 60)
+    shuffled = RNG.permutation(60)
+    reference = lvm.BernoulliMixture(2, random_state=0).fit(np.repeat(rows, times, axis=0))
+    for other, weight in (
+        (rows, times),
+        (rows[shuffled], times[shuffled]),
+        (sparse.csr_matrix(rows), times),
+        (rows.astype(bool), times),
+        (rows.astype(np.float32), times),
+    ):
+        mixture = lvm.BernoulliMixture(2, random_state=0).fit(other, sample_weight=weight)
+        np.testing.assert_allclose(mixture.probabilities_, reference.probabilities_, rtol=1e-6, atol=1e-9)
