@@ -7,10 +7,10 @@ same, bit for bit, for any number of threads or workers.
 from __future__ import annotations
 
 import os
-from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from itertools import pairwise
+from threading import Condition
 from types import TracebackType
 from typing import Any
 
@@ -62,6 +62,58 @@ def add_stats(into: Any, more: Any) -> Any:
     return map_fields(add, into, more)
 
 
+class _Fold:
+    """The sum, in chunk order, of statistics that several threads compute.
+
+    Each thread takes the next chunk when it has done with one, and whoever closes a gap merges: fewer
+    hand-overs between threads than a queue of tasks and a thread that waits for them.
+    """
+
+    def __init__(self, function: Callable[[slice], Any], chunks: list[slice], n_waiting: int) -> None:
+        self.total: Any = None
+        self.errors: dict[int, BaseException] = {}
+        self._function = function
+        self._chunks = chunks
+        self._n_waiting = n_waiting  # results that wait for their turn: bounds the memory
+        self._taken = 0
+        self._merged = 0
+        self._waiting: dict[int, Any] = {}
+        self._changed = Condition()
+
+    def work(self) -> None:
+        """Compute chunks until none is left or one has failed."""
+        with self._changed:
+            index = self._take()
+        while index >= 0:
+            try:
+                stats = self._function(self._chunks[index])
+            except BaseException as error:
+                with self._changed:
+                    self.errors[index] = error
+                    self._changed.notify_all()
+                return
+            with self._changed:
+                self._put(index, stats)
+                index = self._take()
+
+    def _take(self) -> int:
+        if self.errors or self._taken == len(self._chunks):
+            return -1
+        self._taken += 1
+        return self._taken - 1
+
+    def _put(self, index: int, stats: Any) -> None:
+        self._waiting[index] = stats
+        while self._merged in self._waiting:
+            stats = self._waiting.pop(self._merged)
+            self.total = stats if self.total is None else add_stats(self.total, stats)
+            self._merged += 1
+        if len(self._waiting) > self._n_waiting:
+            self._changed.wait_for(lambda: len(self._waiting) <= self._n_waiting or self.errors)
+        else:
+            self._changed.notify_all()
+
+
 class Execution:
     """A model's E-step over all rows, by threads or by any ordered `map`.
 
@@ -81,13 +133,9 @@ class Execution:
         self._model = model
         self._rows = rows
         self._chunks = chunk_slices(n_rows(rows))
-        self._pool: ThreadPoolExecutor | None = None
-        self._map: OrderedMap = ordered_map or map
-        threads = min(n_threads(n_jobs), len(self._chunks))
-        if ordered_map is None and threads > 1:
-            self._pool = ThreadPoolExecutor(threads, thread_name_prefix="lvm")
-            self._map = self._threaded_map
-            self._window = 2 * threads  # results waiting for their turn: bounds the memory
+        self._map = ordered_map or map
+        self._threads = 1 if ordered_map else min(n_threads(n_jobs), len(self._chunks))
+        self._pool = ThreadPoolExecutor(self._threads - 1, thread_name_prefix="lvm") if self._threads > 1 else None
 
     def __enter__(self) -> Execution:
         return self
@@ -106,23 +154,26 @@ class Execution:
         ZeroDensityError
             Naming the first row in its chunk whose density is 0 under every component.
         """
+        if self._pool is not None:
+            return self._threaded(self._pool, params)
         total = None
         for stats in self._map(lambda chunk: self._chunk_stats(chunk, params), self._chunks):
             total = stats if total is None else add_stats(total, stats)
         return total
+
+    def _threaded(self, pool: ThreadPoolExecutor, params: Any) -> Any:
+        fold = _Fold(lambda chunk: self._chunk_stats(chunk, params), self._chunks, 2 * self._threads)
+        helpers = [pool.submit(fold.work) for _ in range(self._threads - 1)]
+        fold.work()
+        for helper in helpers:
+            helper.result()
+        if fold.errors:
+            # Chunks are taken in order: the first that fails is the same for any number of threads.
+            raise fold.errors[min(fold.errors)]
+        return fold.total
 
     def _chunk_stats(self, chunk: slice, params: Any) -> Any:
         try:
             return self._model.estep_stats(slice_rows(self._rows, chunk), params)
         except ZeroDensityError as error:
             raise ZeroDensityError(error.row + chunk.start) from None
-
-    def _threaded_map(self, function: Callable[[slice], Any], chunks: Iterable[slice]) -> Iterator[Any]:
-        assert self._pool is not None
-        pending: deque[Any] = deque()
-        for chunk in chunks:
-            pending.append(self._pool.submit(function, chunk))
-            if len(pending) > self._window:
-                yield pending.popleft().result()
-        while pending:
-            yield pending.popleft().result()

@@ -10,7 +10,7 @@ from scipy import sparse
 
 from lvm import _checks
 from lvm._jit import Array, canonical, kernel
-from lvm.kernels.strips import STRIP, load_strip
+from lvm.kernels.strips import STRIP, WIDTH, load_strip
 from lvm.protocol import DEAD_SHARE, SparseRows
 
 
@@ -48,7 +48,7 @@ def _log_density_dense(
 ) -> None:
     """Add log p of X (n, d) to out (K, n); probabilities and log_odds (d, K)."""
     n, d = X.shape
-    strip = np.empty((d, STRIP))
+    strip = np.empty((d, WIDTH))
     for start in range(0, n, STRIP):
         m = min(STRIP, n - start)
         load_strip(X, start, m, strip)
@@ -73,7 +73,7 @@ def _log_density_dense(
 def _accumulate_dense(X: NDArray[np.uint8], resp: Array, counts: Array, ones: Array) -> None:
     """Add the sums of resp (K, n) to counts (K,), and those over ones of X (n, d) to ones (d, K)."""
     n, d = X.shape
-    strip = np.empty((d, STRIP))
+    strip = np.empty((d, WIDTH))
     for start in range(0, n, STRIP):
         m = min(STRIP, n - start)
         load_strip(X, start, m, strip)

@@ -10,7 +10,7 @@ import numpy as np
 from lvm import _checks
 from lvm._jit import Array, kernel
 from lvm.families.gaussian import LOG_2PI, NOISE, GaussianFamily, refuse_singular
-from lvm.kernels.strips import STRIP, load_strip
+from lvm.kernels.strips import STRIP, WIDTH, load_strip
 from lvm.protocol import DEAD_SHARE
 
 
@@ -34,7 +34,7 @@ class DiagGaussianStats(NamedTuple):
 def _log_density(X: Array, means: Array, inverse_scales: Array, out: Array) -> None:
     """Add the log densities of X (n, d) to out (K, n)."""
     n, d = X.shape
-    strip = np.empty((d, STRIP))
+    strip = np.empty((d, WIDTH))
     distance = np.empty(STRIP)
     for start in range(0, n, STRIP):
         m = min(STRIP, n - start)
@@ -56,7 +56,7 @@ def _log_density(X: Array, means: Array, inverse_scales: Array, out: Array) -> N
 def _accumulate(X: Array, resp: Array, means: Array, counts: Array, first: Array, second: Array) -> None:
     """Add the moments of X (n, d) about means (K, d) under resp (K, n)."""
     n, d = X.shape
-    strip = np.empty((d, STRIP))
+    strip = np.empty((d, WIDTH))
     for start in range(0, n, STRIP):
         m = min(STRIP, n - start)
         load_strip(X, start, m, strip)

@@ -10,7 +10,7 @@ import numpy as np
 from lvm import _checks
 from lvm._jit import Array, kernel
 from lvm.families.gaussian import COLLINEAR, LOG_2PI, NOISE, GaussianFamily, refuse_singular
-from lvm.kernels.strips import STRIP, load_strip
+from lvm.kernels.strips import STRIP, WIDTH, load_strip
 from lvm.kernels.triangular import inverse_cholesky
 from lvm.protocol import DEAD_SHARE
 
@@ -38,9 +38,9 @@ class FullGaussianStats(NamedTuple):
 def _log_density(X: Array, means: Array, factors: Array, out: Array) -> None:
     """Add the Gaussian log densities of X (n, d) to out (K, n), for inverse Cholesky factors (C, d, d)."""
     n, d = X.shape
-    strip = np.zeros((d + 1, STRIP))
-    z = np.zeros((d + 1, STRIP))
-    y = np.empty((4, STRIP))
+    strip = np.empty((d, WIDTH))
+    z = np.empty((d, WIDTH))
+    y = np.empty((4, WIDTH))
     distance = np.empty(STRIP)
     d4 = d - d % 4
     for start in range(0, n, STRIP):
@@ -91,9 +91,9 @@ def _log_density(X: Array, means: Array, factors: Array, out: Array) -> None:
 def _accumulate(X: Array, resp: Array, means: Array, counts: Array, first: Array, second: Array) -> None:
     """Add the moments of X (n, d) about means (K, d) under resp (K, n), lower half of second (K, d, d)."""
     n, d = X.shape
-    strip = np.empty((d, STRIP))
-    z = np.empty((d, STRIP))
-    rz = np.empty((d, STRIP))
+    strip = np.empty((d, WIDTH))
+    z = np.empty((d, WIDTH))
+    rz = np.empty((d, WIDTH))
     d4 = d - d % 4
     for start in range(0, n, STRIP):
         m = min(STRIP, n - start)
@@ -170,6 +170,7 @@ def _mstep_full(stats: FullGaussianStats, old: FullGaussianParams, reg: float, n
     counts = stats.counts
     total = np.sum(counts)
     d = old.means.shape[1]
+    delta = np.empty(d)
     _mstep_means(counts, stats.first, old.means, new.means)
     for k in range(len(counts)):
         if not counts[k] > DEAD_SHARE * total:
@@ -177,9 +178,10 @@ def _mstep_full(stats: FullGaussianStats, old: FullGaussianParams, reg: float, n
             new.inverse_cholesky[k] = old.inverse_cholesky[k]
             continue
         for i in range(d):
+            delta[i] = stats.first[k, i] / counts[k]
+        for i in range(d):
             for j in range(i + 1):
-                shift = (stats.first[k, i] / counts[k]) * (stats.first[k, j] / counts[k])
-                new.covariances[k, i, j] = stats.second[k, i, j] / counts[k] - shift
+                new.covariances[k, i, j] = stats.second[k, i, j] / counts[k] - delta[i] * delta[j]
                 new.covariances[k, j, i] = new.covariances[k, i, j]
             new.covariances[k, i, i] += reg
         if not _factorise(new.covariances[k], new.means[k], new.inverse_cholesky[k]):

@@ -12,7 +12,7 @@ from scipy.special import gammaln
 
 from lvm import _checks
 from lvm._jit import Array, canonical, kernel
-from lvm.kernels.strips import STRIP, load_strip
+from lvm.kernels.strips import STRIP, WIDTH, load_strip
 from lvm.protocol import DEAD_SHARE, SparseRows
 
 LOG_FACTORIAL = gammaln(np.arange(1.0, 1025.0))  # log m! for m < 1024; larger ones are computed
@@ -43,7 +43,7 @@ def _log_factorial(x: float) -> float:
 def _log_density_dense(X: Array, log_probabilities: Array, out: Array) -> None:
     """Add log p of X (n, d) to out (K, n), with the multinomial coefficient; log_probabilities (d, K)."""
     n, d = X.shape
-    strip = np.empty((d, STRIP))
+    strip = np.empty((d, WIDTH))
     coefficient = np.empty(STRIP)
     for start in range(0, n, STRIP):
         m = min(STRIP, n - start)
@@ -75,7 +75,7 @@ def _log_density_dense(X: Array, log_probabilities: Array, out: Array) -> None:
 def _accumulate_dense(X: Array, resp: Array, counts: Array, events: Array) -> None:
     """Add the sums of resp (K, n) to counts (K,), and of resp times X (n, d) to events (d, K)."""
     n, d = X.shape
-    strip = np.empty((d, STRIP))
+    strip = np.empty((d, WIDTH))
     for start in range(0, n, STRIP):
         m = min(STRIP, n - start)
         load_strip(X, start, m, strip)
