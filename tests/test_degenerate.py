@@ -157,3 +157,30 @@ def test_impossible_row_is_named_by_predict_and_scored_minus_infinity() -> None:
         warnings.simplefilter("error")
         smoothed = lvm.BernoulliMixture(1, alpha=1.5).fit([[1, 0], [0, 0]])
     assert np.all(np.isfinite(smoothed.score_samples([[0, 1]])))
+
+
+@pytest.mark.parametrize("structure", STRUCTURES)
+@pytest.mark.parametrize("distance", [1e6, 1e8, 1e10])
+def test_clusters_and_starts_far_apart_lose_no_digits(structure: str, distance: float) -> None:
+    """Moments about a centre 1e10 standard deviations off cancel; the second iteration is about the right one."""
+    X = np.concatenate([TWO_GROUPS, TWO_GROUPS + distance])
+    labels = np.repeat([0, 1], 110)
+    mixture = lvm.GaussianMixture(2, covariance_type=structure, init_params=labels, reg_covar=0).fit(X)
+    assert_sane(mixture, X)
+    expected = lvm.GaussianMixture(1, covariance_type=structure, reg_covar=0).fit(TWO_GROUPS)
+    outside = expected.covariances_ if structure == "tied" else np.repeat(expected.covariances_, 2, axis=0)
+    # The data themselves are rounded to 2e-16 * distance.
+    np.testing.assert_allclose(mixture.covariances_, outside, rtol=1e-6, atol=4e-16 * distance)
+    arguments = {
+        "covariances_init": lvm.GaussianMixture(2, covariance_type=structure, random_state=0)
+        .fit(TWO_GROUPS)
+        .covariances_
+    }
+    far = lvm.GaussianMixture(
+        2,
+        covariance_type=structure,
+        means_init=[[-distance, 0.0], [distance, 0.0]],
+        weights_init=[0.5, 0.5],
+        **arguments,
+    )
+    assert np.all(np.isfinite(far.fit(TWO_GROUPS).means_))

@@ -21,6 +21,12 @@ NOISE = 8.0 * EPS
 # A pivot below this share of its variable's variance is rounding: the variables are collinear.
 COLLINEAR = 8.0 * EPS
 
+# Second moments about a centre that is further off than their spread lose digits: where more than FAR of them is
+# the shift of the mean, a covariance that comes out singular may be mere cancellation. It is then replaced by
+# ROUNDED times those moments, their likely rounding; the next iteration has the right centre.
+FAR = 0.5
+ROUNDED = 1e-12
+
 
 class GaussianFamily(ABC, Generic[Params]):
     """Base of the Gaussian structures.

@@ -9,7 +9,7 @@ import numpy as np
 
 from lvm import _checks
 from lvm._jit import Array, kernel
-from lvm.families.gaussian import LOG_2PI, NOISE, GaussianFamily, refuse_singular
+from lvm.families.gaussian import FAR, LOG_2PI, NOISE, ROUNDED, GaussianFamily, refuse_singular
 from lvm.kernels.strips import STRIP, WIDTH, load_strip
 from lvm.protocol import DEAD_SHARE
 
@@ -122,7 +122,8 @@ class _DiagStatistics(GaussianFamily[DiagGaussianParams]):
         shift = np.divide(stats.first, counts, out=np.zeros_like(stats.first), where=alive[:, None])
         means = params.means + shift
         square = np.divide(stats.second, counts, out=np.zeros_like(shift), where=alive[:, None])
-        variances = self._structured(square - shift**2 + self.reg_covar)
+        scatter = np.where(shift**2 > FAR * square, np.maximum(square - shift**2, ROUNDED * square), square - shift**2)
+        variances = self._structured(scatter + self.reg_covar)
         noise = self._structured((NOISE * means) ** 2)
         variances[~alive] = params.covariances[~alive]
         singular = ~(variances > noise) & (alive[:, None] if variances.ndim == 2 else alive)

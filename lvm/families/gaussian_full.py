@@ -9,7 +9,7 @@ import numpy as np
 
 from lvm import _checks
 from lvm._jit import Array, kernel
-from lvm.families.gaussian import COLLINEAR, LOG_2PI, NOISE, GaussianFamily, refuse_singular
+from lvm.families.gaussian import COLLINEAR, FAR, LOG_2PI, NOISE, ROUNDED, GaussianFamily, refuse_singular
 from lvm.kernels.strips import STRIP, WIDTH, load_strip
 from lvm.kernels.triangular import inverse_cholesky
 from lvm.protocol import DEAD_SHARE
@@ -165,12 +165,40 @@ def _mstep_means(counts: Array, first: Array, old: Array, means: Array) -> None:
 
 
 @kernel
+def _covariance(scatter: Array, moments: Array, mean: Array, reg: float, covariance: Array, factor: Array) -> bool:
+    """Write scatter (d, d), lower, plus reg to covariance, and its factor; False where it is singular.
+
+    moments (d,) are the second moments before the shift of the mean was taken off.
+    """
+    d = scatter.shape[0]
+    for i in range(d):
+        for j in range(i + 1):
+            covariance[i, j] = scatter[i, j]
+            covariance[j, i] = scatter[i, j]
+        covariance[i, i] += reg
+    if _factorise(covariance, mean, factor):
+        return True
+    far = False
+    for i in range(d):
+        far = far or moments[i] - scatter[i, i] > FAR * moments[i]
+    if not far:
+        return False
+    for i in range(d):
+        covariance[i] = 0.0
+        covariance[:, i] = 0.0
+        covariance[i, i] = max(scatter[i, i], ROUNDED * moments[i]) + reg
+    return _factorise(covariance, mean, factor)
+
+
+@kernel
 def _mstep_full(stats: FullGaussianStats, old: FullGaussianParams, reg: float, new: FullGaussianParams) -> int:
     """Write the M-step to new; return the first component with a singular covariance, or -1."""
     counts = stats.counts
     total = np.sum(counts)
     d = old.means.shape[1]
     delta = np.empty(d)
+    moments = np.empty(d)
+    scatter = np.empty((d, d))
     _mstep_means(counts, stats.first, old.means, new.means)
     for k in range(len(counts)):
         if not counts[k] > DEAD_SHARE * total:
@@ -179,12 +207,11 @@ def _mstep_full(stats: FullGaussianStats, old: FullGaussianParams, reg: float, n
             continue
         for i in range(d):
             delta[i] = stats.first[k, i] / counts[k]
+            moments[i] = stats.second[k, i, i] / counts[k]
         for i in range(d):
             for j in range(i + 1):
-                new.covariances[k, i, j] = stats.second[k, i, j] / counts[k] - delta[i] * delta[j]
-                new.covariances[k, j, i] = new.covariances[k, i, j]
-            new.covariances[k, i, i] += reg
-        if not _factorise(new.covariances[k], new.means[k], new.inverse_cholesky[k]):
+                scatter[i, j] = stats.second[k, i, j] / counts[k] - delta[i] * delta[j]
+        if not _covariance(scatter, moments, new.means[k], reg, new.covariances[k], new.inverse_cholesky[k]):
             return k
     return -1
 
@@ -195,20 +222,21 @@ def _mstep_tied(stats: FullGaussianStats, old: FullGaussianParams, reg: float, n
     counts = stats.counts
     total = np.sum(counts)
     K, d = old.means.shape
-    _mstep_means(counts, stats.first, old.means, new.means)
-    for i in range(d):
-        for j in range(i + 1):
-            scatter = 0.0
-            for k in range(K):
-                if counts[k] > DEAD_SHARE * total:
-                    scatter += stats.second[k, i, j] - stats.first[k, i] * (stats.first[k, j] / counts[k])
-            new.covariances[0, i, j] = scatter / total
-            new.covariances[0, j, i] = scatter / total
-        new.covariances[0, i, i] += reg
+    moments = np.zeros(d)
     largest = np.zeros(d)
+    scatter = np.zeros((d, d))
+    _mstep_means(counts, stats.first, old.means, new.means)
     for k in range(K):
-        largest = np.maximum(largest, np.abs(new.means[k]))
-    return -1 if _factorise(new.covariances[0], largest, new.inverse_cholesky[0]) else 0
+        if not counts[k] > DEAD_SHARE * total:
+            continue
+        for i in range(d):
+            largest[i] = max(largest[i], abs(new.means[k, i]))
+            moments[i] += stats.second[k, i, i] / total
+            for j in range(i + 1):
+                shift = stats.first[k, i] * (stats.first[k, j] / counts[k])
+                scatter[i, j] += (stats.second[k, i, j] - shift) / total
+    done = _covariance(scatter, moments, largest, reg, new.covariances[0], new.inverse_cholesky[0])
+    return -1 if done else 0
 
 
 class _FullStatistics(GaussianFamily[FullGaussianParams]):
