@@ -8,7 +8,9 @@ from typing import Any, TypeGuard, TypeVar, cast
 
 import numba
 import numpy as np
+from llvmlite import ir
 from numba.core import event
+from numba.extending import intrinsic
 from numpy.typing import ArrayLike, NDArray
 
 Array = NDArray[np.float64]
@@ -64,3 +66,22 @@ def canonical(array: ArrayLike, dtype: type = np.float64) -> NDArray[Any]:
     view = np.require(array, dtype, ["C", "A"]).view()
     view.flags.writeable = False
     return view
+
+
+def _float_to_bits(_typing: Any, _value: Any) -> Any:
+    def generate(_context: Any, builder: Any, _signature: Any, arguments: Any) -> Any:
+        return builder.bitcast(arguments[0], ir.IntType(64))
+
+    return numba.int64(numba.float64), generate
+
+
+def _bits_to_float(_typing: Any, _bits: Any) -> Any:
+    def generate(_context: Any, builder: Any, _signature: Any, arguments: Any) -> Any:
+        return builder.bitcast(arguments[0], ir.DoubleType())
+
+    return numba.float64(numba.int64), generate
+
+
+# For kernels: the bits of a float64 as an int64, and back.
+float_to_bits = cast(Callable[[float], int], intrinsic(_float_to_bits))
+bits_to_float = cast(Callable[[int], float], intrinsic(_bits_to_float))

@@ -17,7 +17,6 @@ from reference.cases import CASES, GAUSSIANS, PROBABILITIES, Case
 from scipy import sparse
 
 from lvm._jit import canonical
-from lvm.kernels.exponential import exp_inplace
 from lvm.kernels.moments import column_moments
 from lvm.kernels.responsibilities import responsibilities
 from lvm.kernels.strips import load_strip
@@ -314,32 +313,6 @@ def test_penalty_and_loglik_separate(far: float) -> None:
 
 
 # ----- shared kernels -----------------------------------------------------------------------------------------
-
-
-def run_exp(values: Array) -> Array:
-    out = values.copy()
-    exp_inplace(out, np.empty_like(out))
-    return out
-
-
-@pytest.mark.parametrize("m", [1, 7, 256])
-def test_exp_against_numpy(m: int) -> None:
-    """Below 3e-16 as the docstring says; numpy in extended precision is the truth where the machine has it."""
-    extended = np.finfo(np.longdouble).eps < 1e-18
-    rng = np.random.RandomState(0)
-    for low, high in [(-707.9, -600.0), (-50.0, 0.0), (-1.0, 1.0), (-1e-12, 1e-12), (0.0, 708.9)]:
-        x = rng.uniform(low, high, m)
-        truth = np.exp(x.astype(np.longdouble))
-        assert np.max(np.abs(run_exp(x) - truth) / truth) < (3e-16 if extended else 5.3e-16)
-
-
-def test_exp_edges() -> None:
-    """Exact at 0, 0 where float64 underflows, monotone across each change of exponent."""
-    edges = np.array([0.0, -0.0, 5e-324, -5e-324, -708.1, -745.0, -1e4, -1e308, -np.inf])
-    assert_array_equal(run_exp(edges), [1.0, 1.0, 1.0, 1.0, 0.0, 0.0, 0.0, 0.0, 0.0])
-    half = (np.arange(-1000, 1000) + 0.5) * np.log(2)
-    grid = np.sort(np.concatenate([np.nextafter(half, -np.inf), half, np.nextafter(half, np.inf)]))
-    assert_allclose(run_exp(grid), np.exp(grid), rtol=5.3e-16)
 
 
 @pytest.mark.parametrize("scale", [1.0, 1e150, 1e-150])

@@ -35,56 +35,67 @@ class FullGaussianStats(NamedTuple):
 
 
 @kernel
+def _distance(L: Array, z: Array, m: int, y: Array, distance: Array) -> None:
+    """Write |L z|**2 of m points z (d, m) to distance (m,), for lower triangular L; d is a multiple of 4."""
+    for p in range(m):
+        distance[p] = 0.0
+    for j in range(0, L.shape[0], 4):
+        for p in range(m):
+            y[0, p] = 0.0
+            y[1, p] = 0.0
+            y[2, p] = 0.0
+            y[3, p] = 0.0
+        # Four rows of y = L z at a time, four columns of L each: a store serves four multiply-adds.
+        for i in range(0, j, 4):
+            a0, a1, a2, a3 = L[j, i], L[j, i + 1], L[j, i + 2], L[j, i + 3]
+            b0, b1, b2, b3 = L[j + 1, i], L[j + 1, i + 1], L[j + 1, i + 2], L[j + 1, i + 3]
+            c0, c1, c2, c3 = L[j + 2, i], L[j + 2, i + 1], L[j + 2, i + 2], L[j + 2, i + 3]
+            d0, d1, d2, d3 = L[j + 3, i], L[j + 3, i + 1], L[j + 3, i + 2], L[j + 3, i + 3]
+            for p in range(m):
+                t, u, v, w = z[i, p], z[i + 1, p], z[i + 2, p], z[i + 3, p]
+                y[0, p] += a0 * t + a1 * u + a2 * v + a3 * w
+                y[1, p] += b0 * t + b1 * u + b2 * v + b3 * w
+                y[2, p] += c0 * t + c1 * u + c2 * v + c3 * w
+                y[3, p] += d0 * t + d1 * u + d2 * v + d3 * w
+        # The triangle on the diagonal completes the four rows: they are squared without being stored.
+        a0 = L[j, j]
+        b0, b1 = L[j + 1, j], L[j + 1, j + 1]
+        c0, c1, c2 = L[j + 2, j], L[j + 2, j + 1], L[j + 2, j + 2]
+        d0, d1, d2, d3 = L[j + 3, j], L[j + 3, j + 1], L[j + 3, j + 2], L[j + 3, j + 3]
+        for p in range(m):
+            t, u, v, w = z[j, p], z[j + 1, p], z[j + 2, p], z[j + 3, p]
+            y0 = y[0, p] + a0 * t
+            y1 = y[1, p] + b0 * t + b1 * u
+            y2 = y[2, p] + c0 * t + c1 * u + c2 * v
+            y3 = y[3, p] + d0 * t + d1 * u + d2 * v + d3 * w
+            distance[p] += y0 * y0 + y1 * y1 + y2 * y2 + y3 * y3
+
+
+@kernel
 def _log_density(X: Array, means: Array, factors: Array, out: Array) -> None:
     """Add the Gaussian log densities of X (n, d) to out (K, n), for inverse Cholesky factors (C, d, d)."""
     n, d = X.shape
+    padded = (d + 3) // 4 * 4  # rows and columns of zeros make d a multiple of 4
     strip = np.empty((d, WIDTH))
-    z = np.empty((d, WIDTH))
+    z = np.zeros((padded, WIDTH))
+    L = np.zeros((padded, padded))
     y = np.empty((4, WIDTH))
     distance = np.empty(STRIP)
-    d4 = d - d % 4
     for start in range(0, n, STRIP):
         m = min(STRIP, n - start)
         load_strip(X, start, m, strip)
         for k in range(means.shape[0]):
-            L = factors[min(k, factors.shape[0] - 1)]
+            L[:d, :d] = factors[min(k, factors.shape[0] - 1)]
             log_norm = -0.5 * d * LOG_2PI
             for i in range(d):
                 log_norm += np.log(L[i, i])
+                mean = means[k, i]
                 for p in range(m):
-                    z[i, p] = strip[i, p] - means[k, i]
+                    z[i, p] = strip[i, p] - mean
+            _distance(L, z, m, y, distance)
+            row = out[k, start : start + m]
             for p in range(m):
-                distance[p] = 0.0
-            # Four rows of y = L z at a time, two columns of L each: a store serves two multiply-adds, and
-            # the eight coefficients stay in registers. The zeros above the diagonal fill the last block.
-            for j in range(0, d4, 4):
-                for p in range(m):
-                    y[0, p] = 0.0
-                    y[1, p] = 0.0
-                    y[2, p] = 0.0
-                    y[3, p] = 0.0
-                for i in range(0, j + 4, 2):
-                    a0, a1, a2, a3 = L[j, i], L[j + 1, i], L[j + 2, i], L[j + 3, i]
-                    b0, b1, b2, b3 = L[j, i + 1], L[j + 1, i + 1], L[j + 2, i + 1], L[j + 3, i + 1]
-                    for p in range(m):
-                        u, v = z[i, p], z[i + 1, p]
-                        y[0, p] += a0 * u + b0 * v
-                        y[1, p] += a1 * u + b1 * v
-                        y[2, p] += a2 * u + b2 * v
-                        y[3, p] += a3 * u + b3 * v
-                for p in range(m):
-                    distance[p] += y[0, p] ** 2 + y[1, p] ** 2 + y[2, p] ** 2 + y[3, p] ** 2
-            for j in range(d4, d):
-                for p in range(m):
-                    y[0, p] = 0.0
-                for i in range(j + 1):
-                    a0 = L[j, i]
-                    for p in range(m):
-                        y[0, p] += a0 * z[i, p]
-                for p in range(m):
-                    distance[p] += y[0, p] ** 2
-            for p in range(m):
-                out[k, start + p] += log_norm - 0.5 * distance[p]
+                row[p] += log_norm - 0.5 * distance[p]
 
 
 @kernel

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lvm._jit import Array, kernel
-from lvm.kernels.exponential import exp_inplace
+from lvm.kernels.elementary import exp, log
 from lvm.kernels.strips import STRIP
 
 
@@ -24,6 +24,32 @@ def _log_sum(log_density: Array, log_weights: Array) -> float:
     for k in range(log_density.shape[0]):
         total += math.exp(log_density[k] + log_weights[k] - top)
     return top + math.log(total)
+
+
+@kernel
+def _keep_labelled(resp: Array, labels: NDArray[np.int64]) -> None:
+    """Make every component but the known one impossible, for resp (K, m) and labels (m,), -1 for unknown."""
+    for p in range(labels.shape[0]):
+        if labels[p] >= 0:
+            for k in range(resp.shape[0]):
+                if k != labels[p]:
+                    resp[k, p] = -np.inf
+
+
+@kernel
+def _mark_impossible(top: Array, weight: Array, row_loglik: Array, start: int, impossible: int) -> int:
+    """Write -inf or NaN to row_loglik (m,) where top is not finite, else 0, and make top 0 there.
+
+    Returns the first such row of positive weight, counted from start, unless one was found before.
+    """
+    for p in range(weight.shape[0]):
+        row_loglik[p] = 0.0
+        if not (top[p] > -np.inf and top[p] < np.inf):
+            if impossible < 0 and weight[p] > 0.0:
+                impossible = start + p
+            row_loglik[p] = -np.inf if top[p] == -np.inf else np.nan
+            top[p] = 0.0
+    return impossible
 
 
 @kernel
@@ -48,12 +74,6 @@ def responsibilities(
     top = np.empty(STRIP)
     total = np.empty(STRIP)
     relief = np.empty(STRIP)
-    scratch = np.empty(STRIP)
-    offset = np.empty(K)
-    penalised = False
-    for k in range(K):
-        offset[k] = log_weights[k] + log_penalty[k]
-        penalised = penalised or log_penalty[k] != 0.0
     largest = np.max(-log_penalty)
     # Up to here the sum without penalties follows from the responsibilities, whose smallest are exp(-708).
     careful = largest > 600.0
@@ -63,55 +83,58 @@ def responsibilities(
 
     for start in range(0, n, STRIP):
         m = min(STRIP, n - start)
+        row_weight = weight[start : start + m]
+        out = row_loglik[start : start + m]
+        known = np.int64(-1)
         for p in range(m):
-            label = labels[start + p]
-            if label >= 0:
-                for k in range(K):
-                    if k != label:
-                        resp[k, start + p] = -np.inf
+            top[p] = -np.inf
+            total[p] = 0.0
+            known = max(known, labels[start + p])
+        if known >= 0:
+            _keep_labelled(resp[:, start : start + m], labels[start : start + m])
         if careful:
             for p in range(m):
                 relief[p] = _log_sum(resp[:, start + p], log_weights)
-        for p in range(m):
-            top[p] = -np.inf
         for k in range(K):
             row = resp[k, start : start + m]
+            offset = log_weights[k] + log_penalty[k]
             for p in range(m):
-                row[p] += offset[k]
+                row[p] += offset
                 top[p] = max(top[p], row[p])
+        lowest, highest = np.inf, -np.inf
         for p in range(m):
-            total[p] = 0.0
-            if not (top[p] > -np.inf and top[p] < np.inf):
-                if impossible < 0 and weight[start + p] > 0.0:
-                    impossible = start + p
-                row_loglik[start + p] = -np.inf if top[p] == -np.inf else np.nan
-                top[p] = 0.0
+            lowest = min(lowest, top[p])
+            highest = max(highest, top[p])
+        ordinary = lowest > -np.inf and highest < np.inf
+        if not ordinary:
+            impossible = _mark_impossible(top, row_weight, out, start, impossible)
         for k in range(K):
             row = resp[k, start : start + m]
             for p in range(m):
-                row[p] -= top[p]
-            exp_inplace(row, scratch)
-            for p in range(m):
+                row[p] = exp(row[p] - top[p])
                 total[p] += row[p]
-        for p in range(m):
-            if total[p] > 0.0 and total[p] < np.inf:
-                row_loglik[start + p] = top[p] + math.log(total[p])
-                total[p] = weight[start + p] / total[p]
-            else:
-                total[p] = 0.0
+        if ordinary:
+            for p in range(m):
+                out[p] = top[p] + log(total[p])
+                total[p] = row_weight[p] / total[p]
+        else:
+            for p in range(m):
+                regular = out[p] == 0.0
+                out[p] = top[p] + log(total[p]) if regular else out[p]
+                total[p] = row_weight[p] / total[p] if regular else 0.0
         for k in range(K):
             row = resp[k, start : start + m]
             count = 0.0
             for p in range(m):
-                row[p] = row[p] * total[p]
+                row[p] *= total[p]
                 count += row[p]
             counts[k] += count
         if careful:
             for p in range(m):
-                if weight[start + p] > 0.0:
-                    penalty += weight[start + p] * (row_loglik[start + p] - relief[p])
-                row_loglik[start + p] = relief[p]
-        elif penalised:
+                if row_weight[p] > 0.0:
+                    penalty += row_weight[p] * (out[p] - relief[p])
+                out[p] = relief[p]
+        elif largest > 0.0:
             for p in range(m):
                 relief[p] = 0.0
             for k in range(K):
@@ -119,12 +142,10 @@ def responsibilities(
                 for p in range(m):
                     relief[p] += factor * resp[k, start + p]
             for p in range(m):
-                w = weight[start + p]
-                if relief[p] > 0.0:
-                    lift = math.log(relief[p] / w) + largest
-                    row_loglik[start + p] += lift
-                    penalty -= w * lift
+                counted = relief[p] > 0.0  # neither weight 0 nor impossible
+                lift = log(relief[p] / row_weight[p] if counted else 1.0) + (largest if counted else 0.0)
+                out[p] += lift
+                penalty -= row_weight[p] * lift
         for p in range(m):
-            if weight[start + p] > 0.0:
-                loglik += weight[start + p] * row_loglik[start + p]
+            loglik += row_weight[p] * out[p] if row_weight[p] > 0.0 else 0.0
     return loglik, penalty, impossible
