@@ -75,8 +75,9 @@ def distinct_rows(X: Array, n_components: int) -> None:
 def finite(X: Any, names: Sequence[str] | None = None) -> None:
     """Refuse NaN and infinities in X (n, d), dense or CSR, naming the first cell."""
     values = X.data if sparse.issparse(X) else X
-    if values.dtype.kind != "f" or np.isfinite(np.sum(values)):
-        return
+    with np.errstate(over="ignore", invalid="ignore"):
+        if values.dtype.kind != "f" or np.isfinite(np.sum(values)):
+            return
     for start in range(0, len(values), BLOCK_ROWS):
         bad = np.argwhere(~np.isfinite(values[start : start + BLOCK_ROWS]))
         if len(bad) == 0:
@@ -86,6 +87,17 @@ def finite(X: Any, names: Sequence[str] | None = None) -> None:
         raise ValueError(
             f"Input X contains {kind} at row {row}, column {_column(column, names)}; "
             "remove or impute such rows first (missing values are not supported)."
+        )
+
+
+def representable(X: Array, variance: Array) -> None:
+    """Refuse columns of X (n, d) whose variances (d,), or the inverses of those, leave float64."""
+    constant = [v == 0 and np.ptp(X[:, j]) == 0 for j, v in enumerate(variance)]
+    bad = np.flatnonzero(~(np.array(constant) | ((variance > 1e-305) & (variance < 1e305))))
+    if len(bad):
+        raise ValueError(
+            f"column {bad[0]} of X has the variance {variance[bad[0]]:.3g}, expected 0 or 1e-305 to 1e305; "
+            "scale the data."
         )
 
 
@@ -176,6 +188,8 @@ def sample_weight(weight: ArrayLike | None, n: int) -> Array | None:
         raise ValueError(f"sample_weight must be finite and >= 0; got {array[bad[0]]} at row {bad[0]}.")
     if not array.any():
         raise ValueError("sample_weight is zero for every row; at least one row needs a positive weight.")
+    if not np.isfinite(array.sum()):
+        raise ValueError(f"sample_weight sums to {array.sum()}; divide the weights by a constant.")
     return canonical(array)
 
 

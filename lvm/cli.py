@@ -130,6 +130,8 @@ def fit(
     import lvm
     from lvm import reports, tables
 
+    if out is not None and not out.name:
+        raise ValueError(f"--out {str(out)!r} names no folder; give one to make, such as --out results.")
     if plot and out is None:
         raise ValueError("--plot needs a folder to draw into; give --out too.")
     if plot and find_spec("matplotlib") is None:

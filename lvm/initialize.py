@@ -13,8 +13,9 @@ from sklearn.exceptions import ConvergenceWarning
 from sklearn.metrics import pairwise_distances_argmin
 
 from lvm._jit import Array, canonical
+from lvm.execution import add_stats
 from lvm.models.mixture import Mixture, MixtureParams
-from lvm.protocol import Rows
+from lvm.protocol import Rows, map_fields
 
 METHODS = ("kmeans", "k-means++", "random", "random_from_data")
 
@@ -22,11 +23,31 @@ METHODS = ("kmeans", "k-means++", "random", "random_from_data")
 MAX_START_ROWS = 50_000
 
 
-def from_assignment(model: Mixture[Any], rows: Rows, assignment: NDArray[Any], n_components: int) -> MixtureParams:
+# Share of the weight that a start on a subsample gives to all rows, in every component alike.
+SMOOTHING = 0.01
+
+
+def from_assignment(
+    model: Mixture[Any], rows: Rows, assignment: NDArray[Any], n_components: int, everything: Rows | None = None
+) -> MixtureParams:
     """Return the M-step's parameters for given labels (n,) or responsibilities (n, K).
 
     The statistics are taken twice: about the mean of the data, then about the means so found, so that
     clusters far apart lose no digits of their covariances.
+
+    Parameters
+    ----------
+    model : Mixture
+        Whose family's `start` gives the first centre.
+    rows : Rows
+        The rows assigned.
+    assignment : ndarray of shape (n,) or (n, K)
+        Their components, -1 for equal responsibilities; or their responsibilities.
+    n_components : int
+        Number of components.
+    everything : Rows, optional
+        All rows, where `rows` are a subsample: each component gets a small share of them all, so that a value
+        that the subsample lacks is not impossible.
 
     Raises
     ------
@@ -37,7 +58,13 @@ def from_assignment(model: Mixture[Any], rows: Rows, assignment: NDArray[Any], n
     weight = canonical(np.ones(len(rows.X))) if rows.weight is None else rows.weight
     params = MixtureParams(np.full(n_components, 1 / n_components), model.family.start(rows.X, weight, n_components))
     for _ in range(2):
-        params = model.mstep(model.assigned_stats(rows, assignment, params), params)
+        stats = model.assigned_stats(rows, assignment, params)
+        if everything is not None:
+            unknown = np.broadcast_to(np.int64(-1), len(everything.X))
+            share = SMOOTHING * len(rows.X) / len(everything.X)
+            pooled = model.assigned_stats(everything, unknown, params)
+            stats = add_stats(stats, map_fields(lambda field, share=share: share * field, pooled))
+        params = model.mstep(stats, params)
     return params
 
 

@@ -331,6 +331,10 @@ def _misfit(estimator: Any, fitted: dict[str, Any]) -> str | None:
         if not isinstance(array, np.ndarray) or array.dtype.kind != "f" or array.shape != expected:
             found = f"shape {array.shape}" if isinstance(array, np.ndarray) else repr(array)
             return f"{attribute} should be floats of shape {expected}, got {found}"
+        if not np.all(np.isfinite(array)):
+            return f"{attribute} holds NaN or infinity"
+    if not abs(fitted["weights_"].sum() - 1) < 1e-6:
+        return f"weights_ sums to {fitted['weights_'].sum()}, not 1"
     names = fitted.get("feature_names_in_")
     if names is not None and np.shape(names) != (d,):
         return f"feature_names_in_ should have {d} names, got shape {np.shape(names)}"

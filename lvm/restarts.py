@@ -54,7 +54,8 @@ def best_of(starts: list[Any], run: Callable[[Any, int], EMResult], max_iter: in
         logliks[index] = -np.inf if fits[index].status is Status.DEGENERATE else fits[index].loglik
 
     def ranked(indices: Iterable[int]) -> list[int]:
-        return sorted((i for i in indices if logliks[i] > -np.inf), key=lambda i: -logliks[i])
+        # To nine digits: of starts that end at the same optimum the first wins, on any machine.
+        return sorted((i for i in indices if logliks[i] > -np.inf), key=lambda i: (-float(f"{logliks[i]:.9g}"), i))
 
     race = [index for index, start in enumerate(starts) if start is not None]
     if len(race) == 1:

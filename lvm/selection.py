@@ -137,9 +137,9 @@ def select(
         where that is an integer.
     callback : callable, optional
         Called as `callback(done, total, candidate)` after each fit.
-    **arguments : any or iterable
-        Further constructor arguments with the values to try, such as `covariance_type=["full", "tied"]`;
-        a string or number is a single value.
+    **arguments : any
+        Further constructor arguments with the values to try as a list, tuple or range, such as
+        `covariance_type=["full", "tied"]`; anything else is a single value.
 
     Returns
     -------
@@ -165,7 +165,8 @@ def select(
     X = X if hasattr(X, "shape") else np.asarray(X)
     weight = _checks.sample_weight(sample_weight, X.shape[0])
     known = None if labels is None else np.asarray(labels)
-    grid = {"n_components": n_components, **arguments}
+    numbers = list(n_components) if isinstance(n_components, Iterable) else n_components
+    grid = {"n_components": numbers, **arguments}
     combinations = [dict(zip(grid, values, strict=True)) for values in product(*map(_values, grid.values()))]
     if not combinations:
         raise ValueError("there is nothing to select from: an argument was given no values.")
@@ -184,7 +185,8 @@ def select(
 
 
 def _values(values: Any) -> list[Any]:
-    return [values] if isinstance(values, str) or not isinstance(values, Iterable) else list(values)
+    """Return the values of a list or range to try; anything else, an array too, is one value."""
+    return list(values) if isinstance(values, (list, tuple, range)) else [values]
 
 
 def _folds(n: int, cv: int, random_state: Any) -> list[tuple[Any, Any]]:
@@ -231,7 +233,10 @@ def _heldout(estimator: Any, X: Any, weight: Any, labels: Any, folds: list[tuple
     """Return the log-likelihood per unit of weight of rows held out of the fit, and its standard error."""
     each = np.empty(X.shape[0])
     for train, test in folds:
-        fitted = clone(estimator).fit(
+        fitted = clone(estimator)
+        if np.ndim(fitted.init_params) > 0:
+            fitted.set_params(init_params=np.asarray(fitted.init_params)[train])
+        fitted.fit(
             _take(X, train),
             sample_weight=None if weight is None else weight[train],
             labels=None if labels is None else labels[train],

@@ -213,7 +213,7 @@ def _read_csv(path: Path) -> pd.DataFrame:
     except (EOFError, OSError) as error:
         raise ValueError(f"{path} cannot be read: {error}") from None
     header = pd.to_numeric(pd.Series(frame.columns), errors="coerce")
-    if header.notna().all():
+    if header.notna().all() and header.tolist() != list(range(len(header))):  # pandas' own default names
         raise ValueError(f"the first line of {path} holds numbers; expected column names: add a header line.")
     return frame
 

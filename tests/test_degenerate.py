@@ -184,3 +184,19 @@ def test_clusters_and_starts_far_apart_lose_no_digits(structure: str, distance: 
         **arguments,
     )
     assert np.all(np.isfinite(far.fit(TWO_GROUPS).means_))
+
+
+@pytest.mark.parametrize("scale", [1e-170, 1e160])
+@pytest.mark.parametrize("reg_covar", [0.0, 1e-6])
+def test_scales_beyond_floating_point_are_refused(scale: float, reg_covar: float) -> None:
+    with pytest.raises(ValueError, match=r"column 0 of X has the variance .*; scale the data"):
+        lvm.GaussianMixture(2, reg_covar=reg_covar).fit(TWO_GROUPS * scale)
+
+
+def test_counts_and_weights_beyond_floating_point_are_refused() -> None:
+    with pytest.raises(ValueError, match="the counts of row 0 add up to infinity; scale the data"):
+        lvm.MultinomialMixture(2).fit(np.full((5, 3), 1e308))
+    with pytest.raises(ValueError, match="sample_weight sums to inf; divide the weights by a constant"):
+        lvm.GaussianMixture(2).fit(TWO_GROUPS, sample_weight=np.full(110, 1e308))
+    with pytest.raises(ValueError, match=r"n_trials must be below 2\*\*63"):
+        lvm.MultinomialMixture(2, random_state=0).fit(RNG.randint(1, 9, (20, 4)) * 1e19).sample()

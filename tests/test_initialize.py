@@ -129,3 +129,15 @@ def test_collapsed_start_ignores_order_and_container_and_weights_are_repetitions
     ):
         mixture = lvm.BernoulliMixture(2, random_state=0).fit(other, sample_weight=weight)
         np.testing.assert_allclose(mixture.probabilities_, reference.probabilities_, rtol=1e-6, atol=1e-9)
+
+
+@pytest.mark.parametrize("container", [np.asarray, sparse.csr_matrix])
+def test_a_value_that_the_subsample_lacks_is_not_impossible(monkeypatch: pytest.MonkeyPatch, container: Any) -> None:
+    monkeypatch.setattr(initialize, "MAX_START_ROWS", 100)
+    items = (np.random.RandomState(0).rand(2000, 6) < 0.3).astype(np.uint8)
+    items[:, 5] = 0
+    items[[3, 1234], 5] = 1
+    for estimator in (lvm.BernoulliMixture(3, random_state=1), lvm.MultinomialMixture(3, random_state=1)):
+        mixture = estimator.set_params(n_init=4).fit(container(items))
+        assert np.isfinite(mixture.loglik_)
+        assert mixture.weights_ @ mixture.probabilities_[:, 5] > 0

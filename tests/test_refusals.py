@@ -39,8 +39,8 @@ COUNTS = np.random.RandomState(0).randint(0, 5, (20, 3))
         ({"weights_init": [1.0]}, r"'weights' should have the shape of \(2,\), but got \(1,\)"),
         ({"means_init": [[0.0, 1.0]]}, r"'means' should have the shape of \(2, 2\), but got \(1, 2\)"),
         ({"means_init": [[0.0, np.nan]] * 2}, r"'means' contains NaN or infinity"),
-        ({"precisions_init": -np.ones((2, 2, 2))}, r"'full precisions' should be symmetric, positive-definite"),
-        ({"covariance_type": "diag", "precisions_init": -np.ones((2, 2))}, r"'diag precisions' should be positive"),
+        ({"precisions_init": -np.ones((2, 2, 2))}, r"'full precision' should be symmetric, positive-definite"),
+        ({"covariance_type": "diag", "precisions_init": -np.ones((2, 2))}, r"'diag precision' should be positive"),
         ({"precisions_init": np.eye(2)}, r"'precisions' should have the shape of \(2, 2, 2\)"),
         ({"precisions_init": [np.eye(2)] * 2, "covariances_init": [np.eye(2)] * 2}, r"not both"),
         ({"n_jobs": 0}, r"n_jobs=0 has no meaning"),
@@ -52,7 +52,19 @@ def test_constructor_arguments(arguments: dict[str, Any], message: str) -> None:
         lvm.GaussianMixture(**{"n_components": 2, **arguments}).fit(X)
 
 
-@pytest.mark.parametrize("arguments", [{"n_components": "2"}, {"tol": "0"}, {"n_jobs": "2"}, {"covariance_type": 3}])
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        {"n_components": "2"},
+        {"tol": "0"},
+        {"n_jobs": "2"},
+        {"covariance_type": 3},
+        {"init_params": None},
+        {"init_params": 3},
+        {"warm_start": "yes"},
+        {"random_state": "seed"},
+    ],
+)
 def test_wrong_types_are_type_errors(arguments: dict[str, Any]) -> None:
     with pytest.raises(TypeError, match=r"must be"):
         lvm.GaussianMixture(**{"n_components": 2, **arguments}).fit(X)

@@ -113,3 +113,14 @@ def test_estimator_is_not_changed_and_callback_sees_each_fit() -> None:
 def test_bad_arguments(arguments: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         lvm.select(lvm.GaussianMixture(), X, **arguments)
+
+
+def test_arrays_are_single_values_and_starts_follow_the_folds() -> None:
+    labels = (X[:, 0] > 3).astype(int)
+    found = lvm.select(
+        lvm.GaussianMixture(init_params=labels), X, n_components=np.array([2]), criterion="heldout", cv=3
+    )
+    assert np.isfinite(found.table[0].heldout)
+    means = np.array([[2.0, 54.0], [4.3, 80.0]])
+    found = lvm.select(lvm.GaussianMixture(), X, n_components=2, means_init=means, covariance_type=("full", "diag"))
+    assert len(found.table) == 2

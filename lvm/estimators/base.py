@@ -18,6 +18,7 @@ from lvm import _checks, initialize
 from lvm._jit import Array
 from lvm.em import fit_em
 from lvm.estimators.fitted import FittedMixture
+from lvm.execution import n_threads
 from lvm.models.mixture import Mixture, MixtureParams
 from lvm.protocol import DegenerateError, Rows
 from lvm.restarts import best_of
@@ -33,6 +34,7 @@ class MixtureEstimator(FittedMixture):
     _min_rows = 1
     _accept_sparse = False
     _collapse_start = False  # whether a start is made on the distinct rows
+    _smooth_start = False  # whether a value that a subsample lacks would be impossible
 
     n_components: int
     tol: float
@@ -137,8 +139,18 @@ class MixtureEstimator(FittedMixture):
         _checks.integer("n_init", self.n_init, 1)
         _checks.integer("verbose", int(self.verbose) if isinstance(self.verbose, bool) else self.verbose, 0)
         _checks.integer("verbose_interval", self.verbose_interval, 1)
-        if isinstance(self.init_params, str):
+        if isinstance(self.init_params, str) or np.ndim(self.init_params) == 0:
             _checks.choice("init_params", self.init_params, initialize.METHODS)
+        if not isinstance(self.warm_start, (bool, np.bool_)):
+            raise _checks.ParameterError(f"warm_start must be True or False, got {self.warm_start!r}.")
+        try:
+            check_random_state(self.random_state)
+        except ValueError as error:
+            raise _checks.ParameterError(f"random_state must be None, an integer or a RandomState: {error}") from None
+        try:
+            n_threads(self.n_jobs)
+        except (ValueError, TypeError) as error:
+            raise _checks.ParameterError(str(error)) from None
 
     def _validate(self, X: Any, reset: bool) -> Any:
         X = validate_data(
@@ -200,12 +212,13 @@ class MixtureEstimator(FittedMixture):
         K = self.n_components
         if isinstance(self.init_params, str):
             index = initialize.subsample(rows, rng)
-            part = rows
+            part, everything = rows, None
             if index is not None:
                 X = X[index]
                 weight = None if rows.weight is None else rows.weight[index]
                 labels = None if rows.labels is None else rows.labels[index]
                 part = model.canonical(Rows(X, weight, labels))
+                everything = rows if self._smooth_start else None
             features = self._features(X)
             if self._collapse_start and part.labels is None:
                 features, weight, place = initialize.collapse(features, part.weight)
@@ -215,8 +228,8 @@ class MixtureEstimator(FittedMixture):
                     features, K, self.init_params, rng, part.weight, part.labels, self._start_centres()
                 )
         else:
-            part, assignment = rows, _checks.assignment(self.init_params, X.shape[0], K)
-        params = initialize.from_assignment(model, part, assignment, K)
+            part, everything, assignment = rows, None, _checks.assignment(self.init_params, X.shape[0], K)
+        params = initialize.from_assignment(model, part, assignment, K, everything)
         explicit = self._explicit_params(params)
         assert explicit is not None
         return explicit
@@ -237,8 +250,9 @@ class MixtureEstimator(FittedMixture):
         self.status_ = result.status
         self.converged_ = result.converged
         self.n_iter_ = result.n_iter
-        self.lower_bound_ = result.loglik / total_weight
-        self.lower_bounds_ = (result.objective_trace[1:] / total_weight).tolist()
+        per_weight = result.objective_trace[: result.n_iter + 1] / total_weight
+        self.lower_bound_ = float(per_weight[-1])
+        self.lower_bounds_ = per_weight[1:].tolist()
         asked_for = self.status_ is Status.MAX_ITER and (self.tol == 0 or self.max_iter == 0)
         if not self.converged_ and not asked_for:
             warnings.warn(

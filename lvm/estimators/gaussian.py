@@ -123,9 +123,9 @@ class GaussianMixture(MixtureEstimator):
         Log-likelihood that each start reached, the best at its end, others where they were left; -inf where
         one degenerated.
     lower_bound_ : float
-        `loglik_` per unit of row weight.
+        What EM climbs, at the fitted parameters, per unit of row weight.
     lower_bounds_ : list of float
-        `objective_trace_` per unit of row weight, without the start.
+        The same after each iteration.
     n_features_in_ : int
         Number of features.
     feature_names_in_ : ndarray of str
@@ -202,9 +202,9 @@ class GaussianMixture(MixtureEstimator):
         X = rows.X
         if self.reg_covar == 0:
             _checks.distinct_rows(X, self.n_components)
-            return
         mean, variance = np.empty(X.shape[1]), np.empty(X.shape[1])
         column_moments(X, canonical(np.ones(len(X))) if rows.weight is None else rows.weight, mean, variance)
+        _checks.representable(X, variance)
         hidden = np.flatnonzero((variance > 0) & (variance < self.reg_covar))
         if len(hidden) == 0:
             return
@@ -235,12 +235,12 @@ class GaussianMixture(MixtureEstimator):
         array = _checks.start_array(name, value, structure.shape(self.n_components, n_features))
         if not structure.is_matrix:
             if np.any(array <= 0):
-                raise ValueError(f"'{kind} {name}' should be positive, but got {array.min()}.")
+                raise ValueError(f"'{kind} {name[:-1]}' should be positive, but got {array.min()}.")
             return array if self.precisions_init is None else 1 / array
         matrices = structure.inside(array)
         for matrix in matrices:
             if not (np.allclose(matrix, matrix.T) and np.all(np.linalg.eigvalsh(matrix) > 0.0)):
-                raise ValueError(f"'{kind} {name}' should be symmetric, positive-definite.")
+                raise ValueError(f"'{kind} {name[:-1]}' should be symmetric, positive-definite.")
         return matrices if self.precisions_init is None else np.asarray(np.linalg.inv(matrices), np.float64)
 
     def _explicit_components(self, components: Any | None, n_features: int) -> Any | None:

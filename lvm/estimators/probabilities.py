@@ -20,6 +20,7 @@ class _ProbabilityMixture(MixtureEstimator):
 
     _accept_sparse = True
     _collapse_start = True
+    _smooth_start = True
     _sum_to_one = False
 
     def __init__(
@@ -130,9 +131,9 @@ class BernoulliMixture(_ProbabilityMixture):
     restarts_ : ndarray of shape (n_init,)
         Log-likelihood that each start reached, the best at its end, others where they were left.
     lower_bound_ : float
-        `loglik_` per unit of row weight.
+        What EM climbs, at the fitted parameters, per unit of row weight.
     lower_bounds_ : list of float
-        `objective_trace_` per unit of row weight, without the start.
+        The same after each iteration.
     n_features_in_ : int
         Number of features.
     feature_names_in_ : ndarray of str
@@ -264,9 +265,9 @@ class MultinomialMixture(_ProbabilityMixture):
     restarts_ : ndarray of shape (n_init,)
         Log-likelihood that each start reached, the best at its end, others where they were left.
     lower_bound_ : float
-        `loglik_` per unit of row weight.
+        What EM climbs, at the fitted parameters, per unit of row weight.
     lower_bounds_ : list of float
-        `objective_trace_` per unit of row weight, without the start.
+        The same after each iteration.
     n_trials_ : int
         Median total of the rows: the default total of those that `sample` draws.
     n_features_in_ : int
@@ -307,7 +308,10 @@ class MultinomialMixture(_ProbabilityMixture):
 
     def _check_data(self, rows: Rows) -> None:
         X = rows.X
-        totals = X.row_sums() if isinstance(X, SparseRows) else X.sum(axis=1)
+        with np.errstate(over="ignore"):
+            totals = X.row_sums() if isinstance(X, SparseRows) else X.sum(axis=1)
+        if not np.all(np.isfinite(totals)):
+            raise ValueError(f"the counts of row {np.argmin(np.isfinite(totals))} add up to infinity; scale the data.")
         self.n_trials_ = round(float(np.median(totals)))
 
     def sample(self, n_samples: int = 1, n_trials: int | None = None) -> tuple[NDArray[np.int64], NDArray[np.int64]]:

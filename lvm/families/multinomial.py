@@ -157,6 +157,8 @@ class Multinomial:
     def __init__(self, alpha: float = 1.0, n_trials: int = 1) -> None:
         self.alpha = _checks.real("alpha", alpha, 1.0)
         self.n_trials = _checks.integer("n_trials", n_trials, 0)
+        if self.n_trials >= 2**63:
+            raise _checks.ParameterError(f"n_trials must be below 2**63 to be drawn, got {n_trials}.")
 
     def __repr__(self) -> str:
         return f"Multinomial(alpha={self.alpha:g}, n_trials={self.n_trials})"
