@@ -188,8 +188,10 @@ def sample_weight(weight: ArrayLike | None, n: int) -> Array | None:
         raise ValueError(f"sample_weight must be finite and >= 0; got {array[bad[0]]} at row {bad[0]}.")
     if not array.any():
         raise ValueError("sample_weight is zero for every row; at least one row needs a positive weight.")
-    if not np.isfinite(array.sum()):
-        raise ValueError(f"sample_weight sums to {array.sum()}; divide the weights by a constant.")
+    with np.errstate(over="ignore"):
+        total = array.sum()
+    if not np.isfinite(total):
+        raise ValueError(f"sample_weight sums to {total}; divide the weights by a constant.")
     return canonical(array)
 
 
