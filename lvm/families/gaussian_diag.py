@@ -31,32 +31,50 @@ class DiagGaussianStats(NamedTuple):
 
 
 @kernel
+def _padded(array: Array, width: int) -> Array:
+    """Return array (K, d) with columns of zeros up to width."""
+    wide = np.zeros((array.shape[0], width))
+    wide[:, : array.shape[1]] = array
+    return wide
+
+
+@kernel
 def _log_density(X: Array, means: Array, inverse_scales: Array, out: Array) -> None:
     """Add the log densities of X (n, d) to out (K, n)."""
     n, d = X.shape
-    strip = np.empty((d, WIDTH))
+    width = (d + 3) // 4 * 4  # features of zeros, with scale 0, make d a multiple of 4
+    strip = np.zeros((width, WIDTH))
     distance = np.empty(STRIP)
+    mu, scale = _padded(means, width), _padded(inverse_scales, width)
+    log_norms = -0.5 * d * LOG_2PI + np.sum(np.log(inverse_scales), axis=1)
     for start in range(0, n, STRIP):
         m = min(STRIP, n - start)
         load_strip(X, start, m, strip)
         for k in range(means.shape[0]):
-            log_norm = -0.5 * d * LOG_2PI
             for p in range(m):
                 distance[p] = 0.0
-            for i in range(d):
-                mean, scale = means[k, i], inverse_scales[k, i]
-                log_norm += np.log(scale)
+            # Four features at a time: one store serves them all.
+            for i in range(0, width, 4):
+                m0, m1, m2, m3 = mu[k, i], mu[k, i + 1], mu[k, i + 2], mu[k, i + 3]
+                s0, s1, s2, s3 = scale[k, i], scale[k, i + 1], scale[k, i + 2], scale[k, i + 3]
                 for p in range(m):
-                    distance[p] += ((strip[i, p] - mean) * scale) ** 2
+                    z0, z1 = (strip[i, p] - m0) * s0, (strip[i + 1, p] - m1) * s1
+                    z2, z3 = (strip[i + 2, p] - m2) * s2, (strip[i + 3, p] - m3) * s3
+                    distance[p] += z0 * z0 + z1 * z1 + z2 * z2 + z3 * z3
+            row = out[k, start : start + m]
+            log_norm = log_norms[k]
             for p in range(m):
-                out[k, start + p] += log_norm - 0.5 * distance[p]
+                row[p] += log_norm - 0.5 * distance[p]
 
 
 @kernel
 def _accumulate(X: Array, resp: Array, means: Array, counts: Array, first: Array, second: Array) -> None:
     """Add the moments of X (n, d) about means (K, d) under resp (K, n)."""
     n, d = X.shape
-    strip = np.empty((d, WIDTH))
+    width = (d + 3) // 4 * 4
+    strip = np.zeros((width, WIDTH))
+    mu = _padded(means, width)
+    one, two = np.zeros_like(mu), np.zeros_like(mu)
     for start in range(0, n, STRIP):
         m = min(STRIP, n - start)
         load_strip(X, start, m, strip)
@@ -68,15 +86,31 @@ def _accumulate(X: Array, resp: Array, means: Array, counts: Array, first: Array
             if count == 0.0:
                 continue
             counts[k] += count
-            for i in range(d):
-                mean = means[k, i]
-                one = two = 0.0
+            # Four features at a time: eight running sums in registers, and each r serves them all.
+            for i in range(0, width, 4):
+                m0, m1, m2, m3 = mu[k, i], mu[k, i + 1], mu[k, i + 2], mu[k, i + 3]
+                a0 = a1 = a2 = a3 = b0 = b1 = b2 = b3 = 0.0
                 for p in range(m):
-                    z = strip[i, p] - mean
-                    one += r[p] * z
-                    two += r[p] * z * z
-                first[k, i] += one
-                second[k, i] += two
+                    z0, z1, z2, z3 = strip[i, p] - m0, strip[i + 1, p] - m1, strip[i + 2, p] - m2, strip[i + 3, p] - m3
+                    r0, r1, r2, r3 = r[p] * z0, r[p] * z1, r[p] * z2, r[p] * z3
+                    a0 += r0
+                    a1 += r1
+                    a2 += r2
+                    a3 += r3
+                    b0 += r0 * z0
+                    b1 += r1 * z1
+                    b2 += r2 * z2
+                    b3 += r3 * z3
+                one[k, i] += a0
+                one[k, i + 1] += a1
+                one[k, i + 2] += a2
+                one[k, i + 3] += a3
+                two[k, i] += b0
+                two[k, i + 1] += b1
+                two[k, i + 2] += b2
+                two[k, i + 3] += b3
+    first += one[:, :d]
+    second += two[:, :d]
 
 
 class _DiagStatistics(GaussianFamily[DiagGaussianParams]):
