@@ -10,7 +10,7 @@ import numpy as np
 from lvm import _checks
 from lvm._jit import Array, kernel
 from lvm.families.gaussian import COLLINEAR, FAR, LOG_2PI, NOISE, ROUNDED, GaussianFamily, refuse_singular
-from lvm.kernels.strips import STRIP, WIDTH, load_strip
+from lvm.kernels.strips import DENSE, STRIP, WIDTH, count_active, gather_strip, list_active, load_strip
 from lvm.kernels.triangular import inverse_cholesky
 from lvm.protocol import DEAD_SHARE
 
@@ -99,61 +99,82 @@ def _log_density(X: Array, means: Array, factors: Array, out: Array) -> None:
 
 
 @kernel
-def _accumulate(X: Array, resp: Array, means: Array, counts: Array, first: Array, second: Array) -> None:
-    """Add the moments of X (n, d) about means (K, d) under resp (K, n), lower half of second (K, d, d)."""
-    n, d = X.shape
-    strip = np.empty((d, WIDTH))
-    z = np.empty((d, WIDTH))
-    rz = np.empty((d, WIDTH))
+def _add_moments(
+    strip: Array, m: int, r: Array, mean: Array, centred: tuple[Array, Array], first: Array, second: Array
+) -> None:
+    """Add the moments of m points in strip (d, m) under r (m,) about mean (d,); centred is scratch for two strips."""
+    d = first.shape[0]
+    z, rz = centred
+    for i in range(d):
+        total = 0.0
+        for p in range(m):
+            z[i, p] = strip[i, p] - mean[i]
+            rz[i, p] = r[p] * z[i, p]
+            total += rz[i, p]
+        first[i] += total
+    # Four rows times two columns: eight running sums in registers, no store, and six loads serve eight
+    # multiply-adds.
     d4 = d - d % 4
+    for i in range(0, d4, 4):
+        for j in range(0, i + 4, 2):
+            s00 = s10 = s20 = s30 = s01 = s11 = s21 = s31 = 0.0
+            for p in range(m):
+                u, v = z[j, p], z[j + 1, p]
+                s00 += rz[i, p] * u
+                s10 += rz[i + 1, p] * u
+                s20 += rz[i + 2, p] * u
+                s30 += rz[i + 3, p] * u
+                s01 += rz[i, p] * v
+                s11 += rz[i + 1, p] * v
+                s21 += rz[i + 2, p] * v
+                s31 += rz[i + 3, p] * v
+            second[i, j] += s00
+            second[i + 1, j] += s10
+            second[i + 2, j] += s20
+            second[i + 3, j] += s30
+            second[i, j + 1] += s01
+            second[i + 1, j + 1] += s11
+            second[i + 2, j + 1] += s21
+            second[i + 3, j + 1] += s31
+    for i in range(d4, d):
+        for j in range(i + 1):
+            s00 = 0.0
+            for p in range(m):
+                s00 += rz[i, p] * z[j, p]
+            second[i, j] += s00
+
+
+@kernel
+def _accumulate(X: Array, resp: Array, means: Array, counts: Array, first: Array, second: Array) -> None:
+    """Add the moments of X (n, d) about means (K, d) under resp (K, n), lower half of second (K, d, d).
+
+    Where most responsibilities of a component are 0, its rows are gathered first.
+    """
+    n, d = X.shape
+    K = means.shape[0]
+    strip = np.empty((d, WIDTH))
+    centred = (np.empty((d, WIDTH)), np.empty((d, WIDTH)))
+    active = np.empty(n, np.int64)
+    gathered = np.empty(STRIP)
+    is_dense = np.empty(K, np.bool_)
+    for k in range(K):
+        n_active = count_active(resp[k], counts[k : k + 1])
+        is_dense[k] = n_active > DENSE * n
+        if is_dense[k] or n_active == 0:
+            continue
+        list_active(resp[k], active)
+        for start in range(0, n_active, STRIP):
+            m = min(STRIP, n_active - start)
+            gather_strip(X, resp[k], active[start : start + m], strip, gathered)
+            _add_moments(strip, m, gathered, means[k], centred, first[k], second[k])
+    if not np.any(is_dense):
+        return
     for start in range(0, n, STRIP):
         m = min(STRIP, n - start)
         load_strip(X, start, m, strip)
-        for k in range(means.shape[0]):
-            r = resp[k, start : start + m]
-            S = second[k]
-            count = 0.0
-            for p in range(m):
-                count += r[p]
-            if count == 0.0:
-                continue
-            counts[k] += count
-            for i in range(d):
-                total = 0.0
-                for p in range(m):
-                    z[i, p] = strip[i, p] - means[k, i]
-                    rz[i, p] = r[p] * z[i, p]
-                    total += rz[i, p]
-                first[k, i] += total
-            # Four rows times two columns: eight running sums in registers, no store, and six loads
-            # serve eight multiply-adds.
-            for i in range(0, d4, 4):
-                for j in range(0, i + 4, 2):
-                    s00 = s10 = s20 = s30 = s01 = s11 = s21 = s31 = 0.0
-                    for p in range(m):
-                        u, v = z[j, p], z[j + 1, p]
-                        s00 += rz[i, p] * u
-                        s10 += rz[i + 1, p] * u
-                        s20 += rz[i + 2, p] * u
-                        s30 += rz[i + 3, p] * u
-                        s01 += rz[i, p] * v
-                        s11 += rz[i + 1, p] * v
-                        s21 += rz[i + 2, p] * v
-                        s31 += rz[i + 3, p] * v
-                    S[i, j] += s00
-                    S[i + 1, j] += s10
-                    S[i + 2, j] += s20
-                    S[i + 3, j] += s30
-                    S[i, j + 1] += s01
-                    S[i + 1, j + 1] += s11
-                    S[i + 2, j + 1] += s21
-                    S[i + 3, j + 1] += s31
-            for i in range(d4, d):
-                for j in range(i + 1):
-                    s00 = 0.0
-                    for p in range(m):
-                        s00 += rz[i, p] * z[j, p]
-                    S[i, j] += s00
+        for k in range(K):
+            if is_dense[k]:
+                _add_moments(strip, m, resp[k, start : start + m], means[k], centred, first[k], second[k])
 
 
 @kernel

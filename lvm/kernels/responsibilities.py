@@ -11,6 +11,10 @@ from lvm._jit import Array, kernel
 from lvm.kernels.elementary import exp, log
 from lvm.kernels.strips import STRIP
 
+# log(1e-20): a responsibility below that share of the largest adds no digit to any sum, and is 0, so that
+# moments can leave the row out.
+NEGLIGIBLE = -46.05
+
 
 @kernel
 def _log_sum(log_density: Array, log_weights: Array) -> float:
@@ -75,8 +79,8 @@ def responsibilities(
     total = np.empty(STRIP)
     relief = np.empty(STRIP)
     largest = np.max(-log_penalty)
-    # Up to here the sum without penalties follows from the responsibilities, whose smallest are exp(-708).
-    careful = largest > 600.0
+    # Up to here the sum without penalties follows from the responsibilities, whose smallest are 1e-20.
+    careful = largest > 8.0
     loglik = 0.0
     penalty = 0.0
     impossible = -1
@@ -111,7 +115,8 @@ def responsibilities(
         for k in range(K):
             row = resp[k, start : start + m]
             for p in range(m):
-                row[p] = exp(row[p] - top[p])
+                difference = row[p] - top[p]
+                row[p] = exp(difference) if difference > NEGLIGIBLE else 0.0
                 total[p] += row[p]
         if ordinary:
             for p in range(m):

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
+
 from lvm._jit import Array, kernel
 
 STRIP = 256  # points per inner loop: d = 16 features of them fit a 48 KB L1 cache
@@ -23,3 +26,37 @@ def load_strip(X: Any, start: int, m: int, strip: Array) -> None:
     for p in range(m - m % 8, m):
         for i in range(d):
             strip[i, p] = X[start + p, i]
+
+
+# Gathering rows pays below about this share of them: it costs d loads per row, the moments about d**2 / 2.
+DENSE = 0.5
+
+
+@kernel
+def count_active(resp: Array, count: Array) -> int:
+    """Add the sum of resp (n,) to count (1,) and return how many of them are not 0."""
+    total = 0.0
+    n_active = 0
+    for p in range(resp.shape[0]):
+        total += resp[p]
+        n_active += 1 if resp[p] != 0.0 else 0
+    count[0] += total
+    return n_active
+
+
+@kernel
+def list_active(resp: Array, active: NDArray[np.int64]) -> None:
+    """Write the positions of the non-zero entries of resp (n,) to active (n,), ascending."""
+    found = 0
+    for p in range(resp.shape[0]):
+        active[found] = p
+        found += 1 if resp[p] != 0.0 else 0
+
+
+@kernel
+def gather_strip(X: Any, resp: Array, rows: NDArray[np.int64], strip: Array, gathered: Array) -> None:
+    """Copy rows (m,) of X (n, d) to strip (>= d, WIDTH), transposed, and their resp (n,) to gathered (>= m,)."""
+    for p in range(rows.shape[0]):
+        gathered[p] = resp[rows[p]]
+        for i in range(X.shape[1]):
+            strip[i, p] = X[rows[p], i]
