@@ -150,12 +150,6 @@ def matching(X: Any, location: Array, out: Array) -> None:
         raise ValueError(f"there are {len(out)} mixing weights, but parameters of {len(location)} components.")
 
 
-def aligned(name: str, field: NDArray[Any], n: int) -> None:
-    """Refuse a field of the rows that is not of shape (n,)."""
-    if field.shape != (n,):
-        raise ValueError(f"rows.{name} has shape {field.shape}, expected ({n},): one value per row of X.")
-
-
 def sparse_rows(X: Any, with_data: bool) -> SparseRows:
     """Return a scipy sparse matrix as canonical rows: sorted, without duplicates or stored zeros."""
     matrix = sparse.csr_matrix(X)
@@ -171,43 +165,52 @@ def sparse_rows(X: Any, with_data: bool) -> SparseRows:
     )
 
 
-def sample_weight(weight: ArrayLike | None, n: int) -> Array | None:
-    """Return row weights (n,) as float64, >= 0 and not all 0; None stays None."""
-    if weight is None:
-        return None
+def row_weights(weight: ArrayLike, n: int, name: str = "sample_weight") -> Array:
+    """Return row weights (n,) as float64, finite and >= 0; a single number stands for all."""
     array = np.asarray(weight)
     if array.dtype.kind not in "biuf" and array.dtype != object:
-        raise TypeError(f"sample_weight must be numeric, got dtype {array.dtype}.")
-    array = array.astype(np.float64)
+        raise TypeError(f"{name} must be numeric, got dtype {array.dtype}.")
+    array = array.astype(np.float64, copy=False)
     if array.ndim == 0:
         array = np.full(n, float(array))
     if array.shape != (n,):
-        raise ValueError(f"sample_weight.shape == {array.shape}, expected ({n},): one weight per row of X.")
+        raise ValueError(f"{name}.shape == {array.shape}, expected ({n},): one weight per row of X.")
     bad = np.flatnonzero(~(np.isfinite(array) & (array >= 0)))
     if len(bad):
-        raise ValueError(f"sample_weight must be finite and >= 0; got {array[bad[0]]} at row {bad[0]}.")
-    if not array.any():
-        raise ValueError("sample_weight is zero for every row; at least one row needs a positive weight.")
+        raise ValueError(f"{name} must be finite and >= 0; got {array[bad[0]]} at row {bad[0]}.")
     with np.errstate(over="ignore"):
         total = array.sum()
     if not np.isfinite(total):
-        raise ValueError(f"sample_weight sums to {total}; divide the weights by a constant.")
+        raise ValueError(f"{name} sums to {total}; divide the weights by a constant.")
     return canonical(array)
 
 
-def labels(given: ArrayLike | None, n: int, n_components: int, name: str = "labels") -> NDArray[np.int64] | None:
-    """Return component labels (n,), -1 for unknown; None stays None."""
+def sample_weight(weight: ArrayLike | None, n: int) -> Array | None:
+    """Return row weights (n,), not all 0; None stays None."""
+    if weight is None:
+        return None
+    array = row_weights(weight, n)
+    if not array.any():
+        raise ValueError("sample_weight is zero for every row; at least one row needs a positive weight.")
+    return array
+
+
+def labels(given: ArrayLike | None, n: int, n_components: int | None, name: str = "labels") -> NDArray[np.int64] | None:
+    """Return component labels (n,), -1 for unknown; None stays None, and as n_components sets no limit."""
     if given is None:
         return None
     array = np.asarray(given)
     if array.shape != (n,):
         raise ValueError(f"{name} has shape {array.shape}, expected ({n},): one label per row of X, -1 where unknown.")
-    if array.dtype.kind not in "biuf" or not np.all(array == np.floor(array)):
-        raise ValueError(f"{name} must be integers from -1 (unknown) to {n_components - 1}, got dtype {array.dtype}.")
-    bad = np.flatnonzero((array < -1) | (array >= n_components))
+    if array.dtype.kind not in "biuf":
+        raise ValueError(
+            f"{name} must be integers, -1 where unknown, got dtype {array.dtype}; fill missing ones by -1."
+        )
+    limit = np.inf if n_components is None else n_components
+    bad = np.flatnonzero(~((array >= -1) & (array < limit) & (array == np.floor(array))))
     if len(bad):
         raise ValueError(
-            f"{name} must lie between -1 (unknown) and n_components - 1 = {n_components - 1}; "
+            f"{name} must be integers between -1 (unknown) and n_components - 1 = {limit - 1}; "
             f"got {array[bad[0]]} at row {bad[0]}."
         )
     return canonical(array, np.int64)

@@ -2,8 +2,15 @@
 
 from __future__ import annotations
 
+import getpass
+import hashlib
+import os
+import shutil
+import tempfile
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from functools import cache
+from pathlib import Path
 from typing import Any, TypeGuard, TypeVar, cast
 
 import numba
@@ -11,10 +18,12 @@ import numpy as np
 from llvmlite import ir
 from numba.core import event
 from numba.extending import intrinsic
+from numba.misc.appdirs import AppDirs
 from numpy.typing import ArrayLike, NDArray
 
 Array = NDArray[np.float64]
 Function = TypeVar("Function", bound=Callable[..., Any])
+config: Any = numba.config
 
 # Full fast-math less `nnan` and `ninf`: those two turn a log-sum-exp over -inf into NaN.
 FASTMATH = frozenset({"nsz", "arcp", "contract", "afn", "reassoc"})
@@ -22,11 +31,91 @@ FASTMATH = frozenset({"nsz", "arcp", "contract", "afn", "reassoc"})
 
 def _compile(function: Function, fastmath: set[str]) -> Function:
     options: dict[str, Any] = {"nogil": True, "fastmath": fastmath, "error_model": "numpy"}
+    folder = cache_folder()
+    if folder is None:
+        return cast(Function, numba.njit(**options)(function))
+    given, config.CACHE_DIR = config.CACHE_DIR, str(folder)
     try:
         compiled = numba.njit(cache=True, **options)(function)
-    except RuntimeError:  # numba found no writable folder for its cache
+        _forgive_disk(compiled)
+    except RuntimeError:  # numba knows no cache for a function without a source file
         compiled = numba.njit(**options)(function)
+    finally:
+        config.CACHE_DIR = given
     return cast(Function, compiled)
+
+
+def _forgive_disk(compiled: Any) -> None:
+    """Make a full disk, or a cache that has vanished, cost time instead of an exception in the middle of a fit."""
+    store = compiled._cache  # numba offers no other way
+    load, save = store.load_overload, store.save_overload
+
+    def load_if_possible(signature: Any, target: Any) -> Any:
+        with suppress(OSError):
+            return load(signature, target)
+        return None
+
+    def save_if_possible(signature: Any, data: Any) -> None:
+        with suppress(OSError):
+            save(signature, data)
+
+    store.load_overload, store.save_overload = load_if_possible, save_if_possible
+
+
+@cache
+def cache_folder() -> Path | None:
+    """Return the folder where compiled kernels are kept, None where no folder can be written.
+
+    It is the first that can be written of: `NUMBA_CACHE_DIR`, the package's own `__pycache__`, the user's cache
+    folder, a private folder for temporary files. Within that, its name is a hash of all that kernels are compiled
+    from: numba looks at a kernel's own file alone, and would serve a stale one when a helper has changed. Where a
+    folder is full but cannot be written, as in a read-only image, its kernels are copied to the one that can.
+    """
+    filled = None
+    for parent in _cache_parents():
+        folder = parent / f"lvm-{_sources_hash()}"
+        with suppress(OSError):
+            if not folder.exists():
+                parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+                if filled is not None:
+                    with tempfile.TemporaryDirectory(dir=parent) as scratch, suppress(OSError):
+                        # In one step: another process sees no half of it, and may have been first.
+                        shutil.copytree(filled, Path(scratch) / "copy").rename(folder)
+                folder.mkdir(exist_ok=True)
+            tempfile.TemporaryFile(dir=folder).close()
+            return folder
+        with suppress(OSError):
+            if folder.is_dir() and any(folder.iterdir()):
+                filled = filled or folder
+    return None
+
+
+def _cache_parents() -> Iterator[Path]:
+    if config.CACHE_DIR:
+        yield Path(config.CACHE_DIR)
+    yield Path(__file__).parent / "__pycache__"
+    user = Path(cast(Any, AppDirs)("numba", appauthor=False).user_cache_dir)
+    if user.is_absolute():  # "~" stays where there is no home
+        yield user
+    with suppress(OSError, KeyError):
+        name = str(os.getuid()) if hasattr(os, "getuid") else getpass.getuser()
+        folder = Path(tempfile.gettempdir()) / f"lvm-{name}"
+        folder.mkdir(mode=0o700, exist_ok=True)
+        # Files of the cache are code: in a folder that everyone may write, only one's own will do.
+        status = folder.lstat()
+        private = folder.is_dir() and not folder.is_symlink() and not status.st_mode & 0o022
+        if os.name == "nt" or (private and status.st_uid == os.getuid()):
+            yield folder
+
+
+@cache
+def _sources_hash() -> str:
+    package = Path(__file__).parent
+    digest = hashlib.sha256()
+    for pattern in ("_jit.py", "protocol.py", "kernels/*.py", "families/*.py"):
+        for path in sorted(package.glob(pattern)):
+            digest.update(path.name.encode() + path.read_bytes())
+    return digest.hexdigest()[:16]
 
 
 def kernel(function: Function) -> Function:

@@ -1,4 +1,4 @@
-"""The command line: `python -m lvm fit | predict | score | sample | families`."""
+"""The command line: `python -m lvm fit | predict | score | sample | families | warmup`."""
 
 from __future__ import annotations
 
@@ -261,6 +261,23 @@ def families() -> None:
 
     rows = [(name, f.data, f.estimator, f.parameters, ", ".join(f.options)) for name, f in FAMILIES.items()]
     reports.print_table(reports.console(), ("family", "data", "estimator", "parameters", "options"), rows)
+
+
+@app.command()
+def warmup() -> None:
+    """Compile everything now and keep it on disk, so that later processes start at once.
+
+    Fits one tiny mixture of each family, structure and kind of data. What is compiled goes to the first folder
+    that can be written of: the one that the environment variable NUMBA_CACHE_DIR names, the package's own, the user's
+    cache folder, a folder for temporary files. Run it after an installation or an upgrade, for instance while
+    an image is built: kernels in a folder that is read-only later are still found.
+    """
+    from lvm.warmup import fill_cache
+
+    done = fill_cache()
+    kernels = f"{done.n_compiled} kernels compiled" if done.n_compiled else "nothing to compile"
+    typer.echo(f"{kernels}, {done.seconds:.1f} s")
+    typer.echo("cache: none, no folder can be written" if done.folder is None else f"cache: {done.folder}")
 
 
 def _estimator(family: str, settings: dict[str, Any]) -> tuple[Any, dict[str, Any]]:

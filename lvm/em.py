@@ -8,8 +8,9 @@ from typing import Any
 
 import numpy as np
 
+from lvm import _checks
 from lvm.execution import Execution
-from lvm.protocol import DegenerateError, Rows
+from lvm.protocol import DegenerateError, Rows, n_rows
 from lvm.result import EMResult, Iteration, Status
 
 # A sum over n rows carries a relative rounding error of a few eps per merge level; far below any
@@ -57,7 +58,8 @@ def fit_em(
     TypeError
         If the model lacks a method.
     ValueError
-        If `tol` or `max_iter` is negative, or a row has density 0 under every component at the start.
+        If `tol` or `max_iter` is negative, there are no rows or none has weight, or a row has density 0 under
+        every component at the start.
 
     References
     ----------
@@ -66,17 +68,24 @@ def fit_em(
     """
     _check(model, tol, max_iter)
     if not (isinstance(rows, tuple) and hasattr(rows, "_fields")):
-        rows = Rows(rows)
+        rows = Rows(rows if hasattr(rows, "shape") else np.asarray(rows))
+    if n_rows(rows) == 0:
+        raise ValueError("there are no rows to fit; give at least one.")
     if hasattr(model, "canonical"):
         rows = model.canonical(rows)
 
+    objective_of = _objective(model)
     trace: list[float] = []
     previous: tuple[Any, Any] | None = None  # the last parameters known to be good, and their statistics
     status = Status.MAX_ITER
     with Execution(model, rows, n_jobs) as execution:
         while True:
             stats = execution.estep_stats(params)
-            objective = _objective(model, stats, params)
+            if not stats.weight > 0:
+                raise ValueError(
+                    f"the rows have the total weight {stats.weight}; at least one needs a positive weight."
+                )
+            objective = objective_of(stats, params)
             gain = _gain(trace, objective, stats.weight)
             trace.append(objective)
             if failure := _failure(trace, stats.weight):
@@ -111,18 +120,17 @@ def _check(model: Any, tol: float, max_iter: int) -> None:
             f"{type(model).__name__} must implement estep_stats, mstep and loglik; missing {', '.join(missing)}. "
             "A family becomes a model as Mixture(family)."
         )
-    if not tol >= 0:
-        raise ValueError(f"tol must be >= 0, got {tol}.")
-    if max_iter < 0:
-        raise ValueError(f"max_iter must be >= 0, got {max_iter}.")
+    _checks.real("tol", tol, 0.0)
+    _checks.integer("max_iter", max_iter, 0)
 
 
-def _objective(model: Any, stats: Any, params: Any) -> float:
+def _objective(model: Any) -> Callable[[Any, Any], float]:
+    """Return what EM climbs, as a function of statistics and the parameters that they belong to."""
     if hasattr(model, "objective"):
-        return float(model.objective(stats, params))
+        return lambda stats, params: float(model.objective(stats, params))
     if hasattr(model, "log_prior"):
-        return float(stats.loglik + model.log_prior(params))
-    return float(stats.loglik)
+        return lambda stats, params: float(stats.loglik + model.log_prior(params))
+    return lambda stats, params: float(stats.loglik)
 
 
 def _gain(trace: list[float], objective: float, weight: float) -> float:

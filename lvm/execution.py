@@ -1,6 +1,6 @@
 """Run an E-step over chunks of rows and add the statistics in chunk order.
 
-The chunks depend on the number of rows alone and are merged in their order, so that the result is the
+The chunks depend on the shape of the data alone and are merged in their order, so that the result is the
 same, bit for bit, for any number of threads or workers.
 """
 
@@ -9,7 +9,8 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
-from itertools import pairwise
+from functools import reduce
+from itertools import pairwise, repeat
 from threading import Condition
 from types import TracebackType
 from typing import Any
@@ -17,18 +18,25 @@ from typing import Any
 import joblib
 import numpy as np
 
-from lvm.protocol import ZeroDensityError, map_fields, n_rows, slice_rows
+from lvm.protocol import SparseRows, ZeroDensityError, leaves, n_rows, slice_rows
 
 MAX_CHUNKS = 64
-# Below about 2,000 rows a chunk costs more to hand out than a second thread saves.
-MIN_CHUNK_ROWS = 2048
+# A chunk costs some 50 microseconds of Python and of hand-over between threads: it should take about a millisecond.
+# Wide rows take longer each; but a chunk has statistics of its own, to be filled and added, so not too few of them.
+MIN_CHUNK_ROWS = 8192
+MIN_WIDE_CHUNK_ROWS = 1024
+MIN_CHUNK_CELLS = 1 << 15
 
 OrderedMap = Callable[[Callable[[slice], Any], Iterable[slice]], Iterable[Any]]
 
 
-def chunk_slices(n: int) -> list[slice]:
-    """Cut n rows into at most 64 contiguous chunks of nearly equal length."""
-    n_chunks = max(1, min(MAX_CHUNKS, n // MIN_CHUNK_ROWS))
+def chunk_slices(n: int, width: int = 1) -> list[slice]:
+    """Cut n rows of so many values each into at most 64 contiguous chunks of nearly equal length.
+
+    The number of chunks is a power of two: 2, 4 or 8 threads then have equal shares even of a few.
+    """
+    least = max(MIN_WIDE_CHUNK_ROWS, min(MIN_CHUNK_ROWS, MIN_CHUNK_CELLS // max(1, width)))
+    n_chunks = 1 << (max(1, min(MAX_CHUNKS, n // least)).bit_length() - 1)
     edges = [n * i // n_chunks for i in range(n_chunks + 1)]
     return [slice(start, stop) for start, stop in pairwise(edges)]
 
@@ -40,26 +48,27 @@ def n_threads(n_jobs: int | None) -> int:
     `NUMBA_NUM_THREADS`, which joblib lowers inside its workers. Negative values count back from
     that, as in joblib: -1 is all, -2 all but one.
     """
+    if n_jobs is not None:
+        if isinstance(n_jobs, bool) or not isinstance(n_jobs, (int, np.integer)):
+            raise TypeError(f"n_jobs must be None or an integer, got {n_jobs!r}.")
+        if n_jobs == 0:
+            raise ValueError("n_jobs=0 has no meaning; use None or -1 for every core, or a positive number.")
+        if n_jobs > 0:
+            return int(n_jobs)
     available = int(joblib.cpu_count())
     limit = os.environ.get("NUMBA_NUM_THREADS", "")
     if limit.isdecimal() and int(limit) > 0:
         available = min(available, int(limit))
-    if n_jobs is None:
-        return available
-    if isinstance(n_jobs, bool) or not isinstance(n_jobs, (int, np.integer)):
-        raise TypeError(f"n_jobs must be None or an integer, got {n_jobs!r}.")
-    if n_jobs == 0:
-        raise ValueError("n_jobs=0 has no meaning; use None or -1 for every core, or a positive number.")
-    return int(n_jobs) if n_jobs > 0 else max(1, available + 1 + int(n_jobs))
+    return available if n_jobs is None else max(1, available + 1 + int(n_jobs))
 
 
 def add_stats(into: Any, more: Any) -> Any:
     """Return the sum of two statistics; the arrays of `into` are reused."""
-
-    def add(a: Any, b: Any) -> Any:
-        return np.add(a, b, out=a) if isinstance(a, np.ndarray) else a + b
-
-    return map_fields(add, into, more)
+    if isinstance(into, np.ndarray):
+        return np.add(into, more, out=into)
+    if isinstance(into, tuple):
+        return type(into)(*map(add_stats, into, more))
+    return None if into is None else into + more
 
 
 class _Fold:
@@ -69,11 +78,11 @@ class _Fold:
     hand-overs between threads than a queue of tasks and a thread that waits for them.
     """
 
-    def __init__(self, function: Callable[[slice], Any], chunks: list[slice], n_waiting: int) -> None:
+    def __init__(self, function: Callable[[int], Any], n_chunks: int, n_waiting: int) -> None:
         self.total: Any = None
         self.errors: dict[int, BaseException] = {}
         self._function = function
-        self._chunks = chunks
+        self._n_chunks = n_chunks
         self._n_waiting = n_waiting  # results that wait for their turn: bounds the memory
         self._taken = 0
         self._merged = 0
@@ -86,7 +95,7 @@ class _Fold:
             index = self._take()
         while index >= 0:
             try:
-                stats = self._function(self._chunks[index])
+                stats = self._function(index)
             except BaseException as error:
                 with self._changed:
                     self.errors[index] = error
@@ -97,7 +106,7 @@ class _Fold:
                 index = self._take()
 
     def _take(self) -> int:
-        if self.errors or self._taken == len(self._chunks):
+        if self.errors or self._taken == self._n_chunks:
             return -1
         self._taken += 1
         return self._taken - 1
@@ -132,9 +141,13 @@ class Execution:
     def __init__(self, model: Any, rows: Any, n_jobs: int | None = None, ordered_map: OrderedMap | None = None) -> None:
         self._model = model
         self._rows = rows
-        self._chunks = chunk_slices(n_rows(rows))
-        self._map = ordered_map or map
-        self._threads = 1 if ordered_map else min(n_threads(n_jobs), len(self._chunks))
+        self._chunks = chunk_slices(n_rows(rows), _width(rows))
+        self._map = ordered_map
+        self._threads = 1
+        if ordered_map is None and (len(self._chunks) > 1 or n_jobs is not None):  # counting cores takes a while
+            self._threads = min(n_threads(n_jobs), len(self._chunks))
+        single = len(self._chunks) == 1
+        self._parts = [rows] if single else [slice_rows(rows, chunk) for chunk in self._chunks]
         self._pool = ThreadPoolExecutor(self._threads - 1, thread_name_prefix="lvm") if self._threads > 1 else None
 
     def __enter__(self) -> Execution:
@@ -156,13 +169,20 @@ class Execution:
         """
         if self._pool is not None:
             return self._threaded(self._pool, params)
-        total = None
-        for stats in self._map(lambda chunk: self._chunk_stats(chunk, params), self._chunks):
-            total = stats if total is None else add_stats(total, stats)
-        return total
+        if self._map is None:
+            return reduce(add_stats, map(self._stats, self._parts, self._chunks, repeat(params)))
+
+        def run(chunk: slice) -> Any:
+            return self._stats(slice_rows(self._rows, chunk), chunk, params)
+
+        return reduce(add_stats, self._map(run, self._chunks))
 
     def _threaded(self, pool: ThreadPoolExecutor, params: Any) -> Any:
-        fold = _Fold(lambda chunk: self._chunk_stats(chunk, params), self._chunks, 2 * self._threads)
+        fold = _Fold(
+            lambda index: self._stats(self._parts[index], self._chunks[index], params),
+            len(self._chunks),
+            2 * self._threads,
+        )
         helpers = [pool.submit(fold.work) for _ in range(self._threads - 1)]
         fold.work()
         for helper in helpers:
@@ -172,8 +192,16 @@ class Execution:
             raise fold.errors[min(fold.errors)]
         return fold.total
 
-    def _chunk_stats(self, chunk: slice, params: Any) -> Any:
+    def _stats(self, part: Any, chunk: slice, params: Any) -> Any:
         try:
-            return self._model.estep_stats(slice_rows(self._rows, chunk), params)
+            return self._model.estep_stats(part, params)
         except ZeroDensityError as error:
             raise ZeroDensityError(error.row + chunk.start) from None
+
+
+def _width(rows: Any) -> int:
+    """Return the number of values in a row, on average: a measure of the work that it takes."""
+    n = max(1, n_rows(rows))
+    return max(
+        len(X.indices) // n if isinstance(X, SparseRows) else int(np.prod(np.shape(X)[1:])) for X in leaves(rows)
+    )

@@ -12,7 +12,9 @@ from sklearn.cluster import KMeans, kmeans_plusplus
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.metrics import pairwise_distances_argmin
 
+from lvm import _checks
 from lvm._jit import Array, canonical
+from lvm.collapse import group, hash_rows
 from lvm.execution import add_stats
 from lvm.models.mixture import Mixture, MixtureParams
 from lvm.protocol import Rows, map_fields
@@ -143,11 +145,10 @@ def collapse(features: Any, weight: Array | None) -> tuple[Any, Array, NDArray[n
     A start on these is the same for weighted rows as for repeated ones, and for any order of the rows.
     """
     matrix = sparse.csr_matrix(features)  # for dense rows too, so that both start alike
-    spans = zip(matrix.indptr[:-1], matrix.indptr[1:], strict=True)
-    keys = np.array([matrix.indices[a:b].tobytes() + matrix.data[a:b].tobytes() for a, b in spans], dtype=object)
-    _, first, inverse = np.unique(keys, return_index=True, return_inverse=True)
-    n = len(keys)
-    inverse = inverse.reshape(n)  # numpy 2.0 alone gives it another shape
+    n = matrix.shape[0]
+    rows = Rows(_checks.sparse_rows(matrix, with_data=True))
+    groups = group(rows, np.arange(n), hash_rows(rows))
+    first, inverse, _ = (np.arange(n), np.arange(n), None) if groups is None else groups
     totals = np.bincount(inverse, weights=np.ones(n) if weight is None else weight)
     kept = totals > 0  # rows of weight 0 count as absent
     place = np.where(kept, np.cumsum(kept) - 1, 0)

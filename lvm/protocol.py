@@ -191,7 +191,8 @@ def leaves(tree: Any) -> Iterator[Any]:
 
 def n_rows(rows: Any) -> int:
     """Return the number of rows of a NamedTuple of row-aligned arrays."""
-    return len(next(leaves(rows)))
+    first = next(leaves(rows))
+    return int(first.shape[0]) if hasattr(first, "shape") else len(first)  # scipy's matrices have no len
 
 
 def slice_rows(rows: Any, part: slice) -> Any:

@@ -7,30 +7,39 @@ In a test module, for a model or a family of your own::
     @pytest.mark.parametrize("check", model_checks(model, params, rows), ids=str)
     def test_conformance(check):
         check()
+
+What rows decide is in `lvm.promises`; here are the checks of `sample`, on rows drawn from the parameters. Their seeds
+are fixed. Over seeds, a comparison at five standard errors fails for one correct model in 2 million; a check holds
+some 2 d + K of them, hence fails for about one in 2 million / (2 d + K).
 """
 
 from __future__ import annotations
 
-import pickle
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from numbers import Integral
 from typing import Any
+from unittest import SkipTest
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.linalg import solve_triangular
+from scipy.special import expit, gammaln, logsumexp
+from scipy.stats import binom, chi2
+from sklearn.cluster import KMeans
 
-from lvm._jit import compilations
-from lvm.em import ROUNDING, fit_em
-from lvm.execution import MIN_CHUNK_ROWS, add_stats
+from lvm.em import fit_em
 from lvm.models.mixture import Mixture, MixtureParams
-from lvm.protocol import Rows, SparseRows, leaves, map_fields, n_rows, slice_rows
+from lvm.promises import ORDER, PROMISES, Case, require
+from lvm.protocol import Array, Rows, leaves
 
-# Sums over the same rows in another order agree to about n * eps; 1e-9 leaves room for cancellation.
-ORDER = 1e-9
-# A correct sampler is refused once in 3 million runs.
+__all__ = ["Case", "Check", "ConformanceError", "check_model", "model_checks"]
+
+N_DRAWS = 20_000
+# Level of a single test whose distribution is known; five standard errors elsewhere.
+LEVEL = 1e-7
 SIGMAS = 5.0
-N_SAMPLES = 20_000
+EVERYWHERE = "over all rows"
+DEGREES = 5.0  # of freedom of the t distribution that proposes rows: tails heavier than most, moments that exist
 
 
 class ConformanceError(AssertionError):
@@ -38,21 +47,12 @@ class ConformanceError(AssertionError):
 
 
 @dataclass(frozen=True)
-class Case:
-    """What every check is given: a model, valid parameters, and canonical rows."""
-
-    model: Any
-    params: Any
-    rows: Any
-
-    def objective(self, params: Any, rows: Any = None) -> float:
-        """Return what EM climbs."""
-        return float(fit_em(self.model, self.rows if rows is None else rows, params, max_iter=0).objective_trace[0])
-
-
-@dataclass(frozen=True)
 class Check:
-    """One promise of the contract, ready to be called; raises `AssertionError` where it is broken."""
+    """One promise of the contract, ready to be called.
+
+    A call raises `AssertionError` where the promise is broken, and `unittest.SkipTest`, which pytest reports as
+    skipped, where this model or these rows leave it open.
+    """
 
     function: Callable[[Case], None]
     case: Case
@@ -73,10 +73,10 @@ def model_checks(model: Any, params: Any, rows: Any) -> list[Check]:
     model : LatentModel or Family
         A family is checked inside a mixture.
     params : NamedTuple
-        Valid parameters, not yet at an optimum; for a family, its own or a mixture's. At least two
-        components make the checks sharper.
+        Valid parameters, not yet at an optimum, from which EM converges; for a family, its own or a mixture's.
+        At least two components, which differ, make the checks sharper.
     rows : NamedTuple of row-aligned arrays, or array of shape (n, d)
-        Some 50 to 1,000 rows of data, in general position.
+        Some 50 to 1,000 rows of data, in general position: more rows than parameters, no constant column.
 
     Returns
     -------
@@ -92,10 +92,10 @@ def model_checks(model: Any, params: Any, rows: Any) -> list[Check]:
         rows = Rows(rows)
     if hasattr(model, "canonical"):
         rows = model.canonical(rows)
-    return [Check(function, Case(model, params, rows)) for function in CHECKS]
+    return [Check(function, Case(model, params, rows)) for function in (*PROMISES, *OF_DRAWS)]
 
 
-def check_model(model: Any, params: Any, rows: Any) -> None:
+def check_model(model: Any, params: Any, rows: Any) -> list[str]:
     """Run every check on a model.
 
     Parameters
@@ -103,9 +103,14 @@ def check_model(model: Any, params: Any, rows: Any) -> None:
     model : LatentModel or Family
         A family is checked inside a mixture.
     params : NamedTuple
-        Valid parameters, not yet at an optimum.
+        Valid parameters, not yet at an optimum, from which EM converges.
     rows : NamedTuple of row-aligned arrays, or array of shape (n, d)
         Data.
+
+    Returns
+    -------
+    list of str
+        The checks that this model or these rows leave open, each with the reason.
 
     Raises
     ------
@@ -114,267 +119,254 @@ def check_model(model: Any, params: Any, rows: Any) -> None:
     TypeError
         If the model or family lacks a method.
     """
-    broken = []
+    broken, undecided = [], []
     for check in model_checks(model, params, rows):
         try:
             check()
+        except SkipTest as reason:
+            undecided.append(f"{check}: {reason}")
         except Exception as error:  # whatever a broken model raises belongs into the list
             broken.append(f"{check}: {error or type(error).__name__}")
     if broken:
         raise ConformanceError(f"{model!r} breaks the contract:\n- " + "\n- ".join(broken))
+    return undecided
 
 
-def _require(condition: Any, message: str) -> None:
-    if not condition:
-        raise AssertionError(message)
+# ----- drawn rows -----------------------------------------------------------------------------------------------
 
 
-def _close(a: Any, b: Any, tolerance: float) -> bool:
-    """Return whether two trees agree, each array relative to its largest entry."""
-
-    def same(x: Any, y: Any) -> bool:
-        x, y = np.asarray(x, np.float64), np.asarray(y, np.float64)
-        finite = np.isfinite(x)
-        if not np.array_equal(finite, np.isfinite(y)) or not np.array_equal(x[~finite], y[~finite]):
-            return False
-        scale = max(1.0, float(np.max(np.abs(x[finite]), initial=0.0)))
-        return bool(np.max(np.abs(x[finite] - y[finite]), initial=0.0) <= tolerance * scale)
-
-    return all(leaves(map_fields(same, a, b)))
+def _spread(case: Case) -> Any:
+    """Return the parameters, in a mixture with weights half-way to equal ones, so that each component is drawn."""
+    if not isinstance(case.params, MixtureParams):
+        return case.params
+    weights = case.params.weights
+    return case.params._replace(weights=(weights + 1 / len(weights)) / 2)
 
 
-def _copy(tree: Any) -> Any:
-    return map_fields(lambda leaf: pickle.loads(pickle.dumps(leaf)), tree)
-
-
-def _same_bits(a: Any, b: Any) -> bool:
-    return all(pickle.dumps(x) == pickle.dumps(y) for x, y in zip(leaves(a), leaves(b), strict=True))
-
-
-def _take(rows: Any, index: NDArray[np.int64]) -> Any:
-    """Return the rows at `index`, in that order."""
-    return map_fields(lambda field: _take_field(field, index), rows)
-
-
-def _take_field(field: Any, index: NDArray[np.int64]) -> Any:
-    if not isinstance(field, SparseRows):
-        return field[index]
-    lengths = np.diff(field.indptr)[index]
-    entries = np.concatenate([np.arange(field.indptr[i], field.indptr[i + 1]) for i in index])
-    data = field.data[entries] if len(field.data) else field.data
-    return SparseRows(np.concatenate([[0], np.cumsum(lengths)]), field.indices[entries], data, field.n_features)
-
-
-# ----- the promises ---------------------------------------------------------------------------------------------
-
-
-def _methods_and_tuples(case: Case) -> None:
-    """The three methods exist; statistics and parameters are NamedTuples of finite float64."""
-    stats = case.model.estep_stats(case.rows, case.params)
-    for name, tree in (("params", case.params), ("stats", stats), ("mstep", case.model.mstep(stats, case.params))):
-        _require(hasattr(tree, "_fields"), f"{name} must be a NamedTuple, got {type(tree).__name__}")
-        for leaf in leaves(tree):
-            _require(np.asarray(leaf).dtype == np.float64, f"{name} must hold float64, got {np.asarray(leaf).dtype}")
-            _require(not np.any(np.isnan(leaf)), f"{name} holds NaN")
-    for field in ("loglik", "weight"):
-        _require(hasattr(stats, field), f"the statistics must have the field {field!r}")
-
-
-def _loglik_belongs_to_statistics(case: Case) -> None:
-    """`stats.loglik` is the weighted sum of the rows' `loglik`."""
-    each = np.asarray(case.model.loglik(case.rows, case.params))
-    n = n_rows(case.rows)
-    _require(each.shape == (n,), f"loglik has shape {each.shape}, expected ({n},)")
-    given = getattr(case.rows, "weight", None)
-    weight = np.ones(n) if given is None else given
-    stats = case.model.estep_stats(case.rows, case.params)
-    _require(
-        _close(stats.loglik, weight @ each, ORDER), f"stats.loglik is {stats.loglik}, the rows' sum is {weight @ each}"
-    )
-    _require(_close(stats.weight, weight.sum(), ORDER), f"stats.weight is {stats.weight}, expected {weight.sum()}")
-
-
-def _statistics_add_up(case: Case) -> None:
-    """The sum of the parts' statistics is the statistics of the whole, for any split."""
-    n = n_rows(case.rows)
-    whole = case.model.estep_stats(case.rows, case.params)
-    for cut in {1, n // 3, n - 1} - {0, n}:
-        first = case.model.estep_stats(slice_rows(case.rows, slice(0, cut)), case.params)
-        rest = case.model.estep_stats(slice_rows(case.rows, slice(cut, n)), case.params)
-        _require(_close(whole, add_stats(first, rest), ORDER), f"statistics split at row {cut} do not add up")
-
-
-def _row_order_is_irrelevant(case: Case) -> None:
-    """Statistics do not depend on the order of rows, nor a row's log-likelihood on its neighbours."""
-    order = np.random.RandomState(0).permutation(n_rows(case.rows))
-    shuffled = _take(case.rows, order)
-    whole, other = (case.model.estep_stats(rows, case.params) for rows in (case.rows, shuffled))
-    _require(_close(whole, other, ORDER), "statistics change with the order of the rows")
-    each = case.model.loglik(case.rows, case.params)
-    _require(_close(each[order], case.model.loglik(shuffled, case.params), ORDER), "loglik changes with the row order")
-
-
-def _inputs_are_unchanged(case: Case) -> None:
-    """No method modifies the rows, the parameters or the statistics that it is given."""
-    rows, params = _copy(case.rows), _copy(case.params)
-    stats = case.model.estep_stats(rows, params)
-    kept = _copy(stats)
-    case.model.mstep(stats, params)
-    case.model.loglik(rows, params)
-    _require(_same_bits(kept, stats), "mstep modifies the statistics")
-    _require(_same_bits(_copy(case.params), params), "a method modifies the parameters")
-    _require(_same_bits(_copy(case.rows), rows), "a method modifies the rows")
-
-
-def _calls_repeat(case: Case) -> None:
-    """The same call gives the same bits, and compiles nothing the second time."""
-    first = case.model.estep_stats(case.rows, case.params)
-    case.model.mstep(first, case.params)
-    case.model.loglik(case.rows, case.params)
-    with compilations() as events:
-        again = case.model.estep_stats(case.rows, case.params)
-        case.model.mstep(again, case.params)
-        case.model.loglik(case.rows, case.params)
-    _require(_same_bits(first, again), "two E-steps on the same rows differ")
-    _require(not events, "a second call compiles again: arguments must keep one dtype and layout")
-
-
-def _objective_never_falls(case: Case) -> None:
-    """Twelve iterations, none of which lowers the objective."""
-    trace = fit_em(case.model, case.rows, case.params, tol=0.0, max_iter=12).objective_trace
-    worst = float(np.min(np.diff(trace), initial=0.0))
-    _require(worst >= -ROUNDING * max(n_rows(case.rows), np.abs(trace).max()), f"an iteration lowers it by {-worst}")
-
-
-def _fixed_point_is_a_maximum(case: Case) -> None:
-    """No M-step on rows reweighted by a few per cent leads to parameters better than those at convergence.
-
-    An M-step that does not maximise converges to a point where the objective still has a slope: of the
-    parameters for weights 1 + t on half of the rows and 1 - t on the others, those for t or for -t lie higher.
-    """
-    end = fit_em(case.model, case.rows, case.params, tol=1e-13, max_iter=20_000)
-    n = n_rows(case.rows)
-    rng = np.random.RandomState(0)
-    best = end.objective_trace[-1]
-    slack = 1e-8 * max(n, abs(best))  # what convergence to a gain of 1e-13 per row can leave
-    for _ in range(8):
-        order = rng.permutation(n)
-        halves = [
-            case.model.estep_stats(_take(case.rows, np.sort(part)), end.params) for part in (order[::2], order[1::2])
-        ]
-        for t in (-0.2, -0.02, 0.02, 0.2):
-            stats = map_fields(lambda one, other, t=t: (1 + t) * one + (1 - t) * other, *halves)
-            gain = case.objective(case.model.mstep(stats, end.params)) - best
-            _require(not gain > slack, f"parameters near the fixed point are better by {gain}: mstep does not maximise")
-
-
-def _weights_are_repetitions(case: Case) -> None:
-    """A row of weight 2 counts as two rows, a row of weight 0 not at all."""
-    if not hasattr(case.rows, "weight"):
-        return
-    n = n_rows(case.rows)
-    times = np.random.RandomState(0).randint(0, 4, size=n)
-    times[0] = 1
-    bare = case.rows._replace(weight=None)
-    repeated = case.model.estep_stats(_take(bare, np.repeat(np.arange(n), times)), case.params)
-    weighted = case.model.estep_stats(bare._replace(weight=times.astype(np.float64)), case.params)
-    _require(_close(repeated, weighted, ORDER), "integer weights and repeated rows give different statistics")
-
-
-def _known_labels_count(case: Case) -> None:
-    """Where all labels are known, the log-likelihood is at most that without them."""
-    if not hasattr(case.rows, "labels") or not hasattr(case.params, "weights"):
-        return
-    free = case.model.loglik(case.rows._replace(labels=None), case.params)
-    joint = [
-        case.model.loglik(case.rows._replace(labels=np.full(len(free), k, np.int64)), case.params)
-        for k in range(len(case.params.weights))
-    ]
-    _require(_close(free, np.logaddexp.reduce(joint, axis=0), ORDER), "the labelled densities do not add up")
-
-
-def _threads_change_no_bit(case: Case) -> None:
-    """Two threads and one give the same fit, bit for bit."""
-    times = -(-3 * MIN_CHUNK_ROWS // n_rows(case.rows))
-    rows = _take(case.rows, np.tile(np.arange(n_rows(case.rows)), times))
-    one, two = (fit_em(case.model, rows, case.params, tol=0.0, max_iter=2, n_jobs=jobs) for jobs in (1, 2))
-    _require(_same_bits(one.params, two.params), "the fit depends on the number of threads")
-
-
-def _density_fits_sampler(case: Case) -> None:
-    """Drawn rows x satisfy E[1{x in A} / p(x)] = size of A: the density is normalised, and it is the sampler's.
-
-    A is a box around the middle of the draws, and its halves, for continuous rows; the set of frequent rows, and
-    each of them, for discrete ones.
-    """
+def _draw(case: Case, n: int, seed: int) -> tuple[Array, Any]:
+    """Return drawn rows (n, d) in random order, and their components (n,) or None."""
     if not hasattr(case.model, "sample"):
-        return
-    X = np.asarray(case.model.sample(case.params, 2 * N_SAMPLES, np.random.RandomState(0))[0])
-    _require(X.ndim == 2 and len(X) == 2 * N_SAMPLES, f"sample returns shape {X.shape}")
-    X = X[np.random.RandomState(1).permutation(len(X))]
-    pilot, fresh = X[:N_SAMPLES], X[N_SAMPLES:]
-    rows = case.rows._replace(**{field: None for field in case.rows._fields if field != "X"}, X=fresh)
-    inverse = np.exp(-np.asarray(case.model.loglik(rows, case.params)))
-    for inside, size in (_frequent_sets if X.dtype.kind in "biu" else _middle_boxes)(pilot, fresh):
-        each = np.where(inside, inverse, 0.0)
-        error = each.std() / np.sqrt(N_SAMPLES)
-        _require(
-            abs(each.mean() - size) <= SIGMAS * error + ORDER * size,
-            f"the density does not fit the sampler: {each.mean():.6g} +- {error:.2g} instead of {size:.6g}",
+        raise SkipTest("the model has no sample")
+    if "X" not in case.rows._fields or not set(case.rows._fields) <= set(Rows._fields):
+        raise SkipTest("only rows of X alone can be drawn")
+    rng = np.random.RandomState(seed)
+    drawn = case.model.sample(_spread(case), n, rng)
+    X, components = (np.asarray(drawn[0]), np.asarray(drawn[1])) if isinstance(drawn, tuple) else (drawn, None)
+    require(np.ndim(X) == 2 and len(X) == n, f"sample returns shape {np.shape(X)}, expected {n} rows")
+    order = rng.permutation(n)
+    return X[order], None if components is None or components.shape != (n,) else components[order]
+
+
+def _rows(case: Case, X: Any) -> Any:
+    """Return canonical rows of nothing but X."""
+    dtype = getattr(case.rows.X, "dtype", None)
+    fields = dict.fromkeys(case.rows._fields)
+    return case.rows_with(**{**fields, "X": np.ascontiguousarray(X, dtype)})
+
+
+def _sampler_follows_its_seed(case: Case) -> None:
+    """The same seed gives the same rows; another seed, and the next call, give others."""
+    if not hasattr(case.model, "sample"):
+        raise SkipTest("the model has no sample")
+
+    def draw(k: int, rng: np.random.RandomState) -> Any:
+        if isinstance(case.model, Mixture):
+            return np.asarray(case.model.family.sample(case.params.components, k, 100, rng))
+        drawn = case.model.sample(case.params, 100, rng)
+        return np.asarray(drawn[0] if isinstance(drawn, tuple) else drawn)
+
+    for k in range(len(case.params.weights) if isinstance(case.model, Mixture) else 1):
+        rng = np.random.RandomState(0)
+        first, following = draw(k, rng), draw(k, rng)
+        require(np.array_equal(first, draw(k, np.random.RandomState(0))), "sample differs for the same seed")
+        if np.all(first == first[0]):
+            continue  # there may be nothing else to draw
+        require(not np.array_equal(first, following), "a second call of sample with the same rng draws the same rows")
+        require(not np.array_equal(first, draw(k, np.random.RandomState(1))), "sample ignores the seed of rng")
+
+
+def _sampler_fits_density(case: Case) -> None:
+    """EM from `params` on rows drawn from them finds no better ones than chance allows.
+
+    Twice the gain of log-likelihood is at most chi-squared with n_parameters degrees of freedom (Wilks, 1938). A
+    fifth is left for parameters near an edge.
+    """
+    X, _ = _draw(case, N_DRAWS, 2)
+    rows, params = _rows(case, X), _spread(case)
+    count = sum(np.size(leaf) for leaf in leaves(params))
+    if hasattr(case.model, "n_parameters"):
+        count = int(case.model.n_parameters(params))
+    found = fit_em(case.model, rows, params, tol=1e-6, max_iter=100)
+    gain = 2 * (found.loglik - float(np.sum(case.model.loglik(rows, params))))
+    limit = 1.2 * float(chi2.isf(LEVEL, max(count, 1)))
+    require(
+        gain <= limit,
+        f"the density does not fit the sampler: on {N_DRAWS} rows drawn from params, other parameters have a "
+        f"likelihood ratio of {gain:.5g}, where chance allows {limit:.5g}",
+    )
+
+
+def _frequent_rows_have_their_density(case: Case) -> None:
+    """Rows that are drawn often are drawn as often as their density says, each and together."""
+    X, _ = _draw(case, 2 * N_DRAWS, 0)
+    kinds, counts = np.unique(X[:N_DRAWS], axis=0, return_counts=True)
+    frequent = kinds[np.argsort(-counts)[:20]][np.sort(counts)[::-1][:20] >= 50]
+    if len(frequent) == 0:
+        raise SkipTest("no row is drawn often enough")
+    density = np.exp(case.model.loglik(_rows(case, frequent), _spread(case)))
+    hits = [int(np.sum(np.all(X[N_DRAWS:] == kind, axis=1))) for kind in frequent]
+    for probability, hit in ((float(density.sum()), sum(hits)), *zip(density, hits, strict=True)):
+        expected = min(probability, 1.0)
+        tail = min(binom.cdf(hit, N_DRAWS, expected), binom.sf(hit - 1, N_DRAWS, expected))
+        require(
+            probability <= 1 + ORDER and tail > LEVEL,
+            f"the density does not fit the sampler: rows of probability {probability:.5g} are {hit} of {N_DRAWS} draws",
         )
 
 
-def _frequent_sets(pilot: Any, fresh: Any) -> Iterator[tuple[NDArray[np.bool_], float]]:
-    """Yield which fresh rows lie in a set, and its size: the rows frequent in the pilot, then one by one."""
-    kinds, counts = np.unique(pilot, axis=0, return_counts=True)
-    frequent = kinds[np.argsort(-counts)[:20]]
-    members = [np.all(fresh == kind, axis=1) for kind in frequent]
-    yield np.logical_or.reduce(members), float(len(frequent))
-    for member in members[:5]:
-        yield member, 1.0
+def _density_integrates_to_one(case: Case) -> None:
+    """The density is that of the drawn rows, in height too: over a box, and where a column is low or central.
+
+    For any density q and event A, with rows y drawn from q and x from the density p of the model,
+    E[1{y in A} p / (p + q)] = E[1{x in A} q / (p + q)]; were p times too large by a factor, so would be their ratio.
+    Unlike p / q, these terms are bounded, hence the standard errors can be trusted: 30 / N_DRAWS covers rare ones.
+
+    References
+    ----------
+    Meng & Wong (1996), "Simulating ratios of normalizing constants via a simple identity", Statistica Sinica 6.
+    Maurer & Pontil (2009), "Empirical Bernstein bounds and sample variance penalization", theorem 4.
+    """
+    X, components = _draw(case, 2 * N_DRAWS, 0)
+    pilot, drawn = np.asarray(X[:N_DRAWS], np.float64), np.asarray(X[N_DRAWS:], np.float64)
+    proposal = _Proposal(pilot, None if components is None else components[:N_DRAWS])
+    sides = []
+    for rows, sign in ((proposal.sample(N_DRAWS, np.random.RandomState(1)), 1), (drawn, -1)):
+        rows = rows[proposal.covers(rows)]
+        p = np.asarray(case.model.loglik(_rows(case, rows), _spread(case)))
+        require(not np.any(np.isnan(p)), "loglik is NaN")
+        q = proposal.log_density(rows)
+        columns = np.column_stack([rows, q.argmax(axis=0)])
+        sides.append((columns, expit(sign * (p - logsumexp(q, axis=0)))))
+    for name, column, low, high in proposal.events():
+        terms = [np.where((x[:, column] >= low) & (x[:, column] <= high), term, 0.0) for x, term in sides]
+        of_density, of_draws = (float(each.sum()) / N_DRAWS for each in terms)
+        variance = sum(float(each @ each) / N_DRAWS - (float(each.sum()) / N_DRAWS) ** 2 for each in terms)
+        slack = SIGMAS * np.sqrt(variance / N_DRAWS) + 30 / N_DRAWS
+        require(
+            abs(of_density - of_draws) <= slack,
+            f"the density does not fit the sampler: {name}, it is {of_density / max(of_draws, 1e-300):.5g} times that "
+            "of the drawn rows",
+        )
+        if name == EVERYWHERE and not slack < 0.5 * of_draws:
+            raise SkipTest("no known density is near enough to that of the drawn rows: a factor would go unnoticed")
 
 
-def _middle_boxes(pilot: Any, fresh: Any) -> Iterator[tuple[NDArray[np.bool_], float]]:
-    """Yield which fresh rows lie in a box, and its volume: the middle of the pilot, then its halves by each axis."""
-    low, middle, high = np.quantile(pilot, [0.2, 0.5, 0.8], axis=0)
-    inside = np.all((fresh >= low) & (fresh <= high), axis=1)
-    volume = float(np.prod(high - low))
-    yield inside, volume
-    for j, cut in enumerate(middle):
-        share = (cut - low[j]) / (high[j] - low[j])
-        yield inside & (fresh[:, j] < cut), volume * share
-        yield inside & (fresh[:, j] >= cut), volume * (1 - share)
+class _Proposal:
+    """A density near that of the pilot draws (n, d), whose integral is known.
+
+    A mixture over groups of draws, of which the last is all of them. In each, columns with repeated values are
+    independent with smoothed frequencies, the others follow a multivariate t distribution.
+    """
+
+    def __init__(self, pilot: Array, components: Any) -> None:
+        n, d = pilot.shape
+        self.pilot = pilot
+        self.values = [np.unique(column) for column in pilot.T]
+        self.discrete = np.array([len(v) < n / 2 or np.array_equal(v, np.rint(v)) for v in self.values], np.bool_)
+        if components is None:
+            components = KMeans(4, n_init=1, random_state=0).fit_predict(pilot / np.maximum(pilot.std(axis=0), 1e-300))
+        kinds, counts = np.unique(components, return_counts=True)
+        self.groups = [pilot[components == kind] for kind in kinds[counts >= 20 * (d + 1)]] + [pilot]
+        shares = np.array([len(group) for group in self.groups], np.float64)
+        shares[-1] *= 0.1
+        self.shares = shares / shares.sum()
+        norms = np.linalg.norm(pilot, axis=1)
+        if not self.discrete.any() and np.ptp(norms) <= 1e-9 * norms.max():
+            raise SkipTest("the drawn rows lie on a sphere")
+        try:
+            self.t = [self._location_and_factor(group[:, ~self.discrete]) for group in self.groups]
+        except np.linalg.LinAlgError:
+            raise SkipTest("the drawn rows lie in a subspace") from None
+        self.frequencies: list[dict[Any, Array]] = [
+            {j: _frequencies(group[:, j], self.values[j]) for j in np.flatnonzero(self.discrete)}
+            for group in self.groups
+        ]
+
+    @staticmethod
+    def _location_and_factor(rows: Array) -> tuple[Array, Array]:
+        """Return mean and Cholesky factor of a scatter matrix that heavy tails do not inflate."""
+        if rows.shape[1] == 0:
+            return np.zeros(0), np.zeros((0, 0))
+        clipped = np.clip(rows, *np.quantile(rows, [0.01, 0.99], axis=0))
+        scatter = np.atleast_2d(np.cov(clipped.T))
+        scale = np.sqrt(np.diag(scatter))
+        factor = np.linalg.cholesky(scatter / np.outer(scale, scale))
+        if not np.linalg.eigvalsh(np.atleast_2d(np.corrcoef(rows.T)))[0] > 1e-12:  # clipped rows may leave a subspace
+            raise np.linalg.LinAlgError
+        return clipped.mean(axis=0), 1.05 * scale[:, None] * factor
+
+    def sample(self, n: int, rng: np.random.RandomState) -> Array:
+        """Draw n rows."""
+        parts = []
+        for g, count in enumerate(rng.multinomial(n, self.shares)):
+            rows = np.empty((count, len(self.values)))
+            for j in np.flatnonzero(self.discrete):
+                rows[:, j] = rng.choice(self.values[j], count, p=self.frequencies[g][j])
+            location, factor = self.t[g]
+            stretch = np.sqrt(DEGREES / rng.chisquare(DEGREES, (count, 1)))
+            rows[:, ~self.discrete] = location + rng.standard_normal((count, len(location))) @ factor.T * stretch
+            parts.append(rows)
+        return np.concatenate(parts)
+
+    def log_density(self, rows: Array) -> Array:
+        """Return the log joint densities of groups and rows, shape (n_groups, n)."""
+        out = np.empty((len(self.groups), len(rows)))
+        for g, (location, factor) in enumerate(self.t):
+            d = len(location)
+            out[g] = np.log(self.shares[g]) + gammaln((DEGREES + d) / 2) - gammaln(DEGREES / 2)
+            out[g] -= d / 2 * np.log(DEGREES * np.pi) + np.log(np.diag(factor)).sum()
+            if d:
+                z = solve_triangular(factor, (rows[:, ~self.discrete] - location).T, lower=True)
+                out[g] -= (DEGREES + d) / 2 * np.log1p(np.square(z).sum(axis=0) / DEGREES)
+        for j in np.flatnonzero(self.discrete):
+            place = np.searchsorted(self.values[j], rows[:, j])
+            for g, frequencies in enumerate(self.frequencies):
+                out[g] += np.log(frequencies[j])[place]
+        return out
+
+    def covers(self, rows: Array) -> NDArray[np.bool_]:
+        """Return which rows lie in the box of the pilot draws; discrete ones have known values and a known total.
+
+        Beyond, the density of the model may be undefined, and where the total is fixed, it is one given the total.
+        """
+        inside = np.all((rows >= self.pilot.min(axis=0)) & (rows <= self.pilot.max(axis=0)), axis=1)
+        for j in np.flatnonzero(self.discrete):
+            inside &= np.isin(rows[:, j], self.values[j])
+        if self.discrete.any():
+            totals = self.pilot[:, self.discrete].sum(axis=1)
+            inside &= np.isin(rows[:, self.discrete].sum(axis=1), totals)
+        return np.asarray(inside, np.bool_)
+
+    def events(self) -> Iterator[tuple[str, int, float, float]]:
+        """Yield events: a name, and the column that lies between two bounds; behind those of rows is their group."""
+        d = self.pilot.shape[1]
+        yield EVERYWHERE, 0, -np.inf, np.inf
+        for g in range(len(self.groups) - 1):
+            yield f"near component {g}", d, g, g
+        for j, (low, middle, high) in enumerate(np.quantile(self.pilot, [0.25, 0.5, 0.75], axis=0).T):
+            yield f"where column {j} is at most {middle:.5g}", j, -np.inf, middle
+            yield f"where column {j} lies between {low:.5g} and {high:.5g}", j, low, high
 
 
-def _parameters_are_counted(case: Case) -> None:
-    """`n_parameters` is an integer >= 0."""
-    if hasattr(case.model, "n_parameters"):
-        count = case.model.n_parameters(case.params)
-        _require(isinstance(count, Integral) and int(count) >= 0, f"n_parameters returns {count!r}")
+def _frequencies(column: Array, values: Array) -> Array:
+    """Return smoothed frequencies of sorted values, all > 0."""
+    counts = np.bincount(np.searchsorted(values, column), minlength=len(values)) + 0.5
+    return np.asarray(counts / counts.sum())
 
 
-def _models_pickle(case: Case) -> None:
-    """A pickled model works as before: what process pools and clusters need."""
-    twin = pickle.loads(pickle.dumps(case.model))
-    _require(
-        _same_bits(case.model.estep_stats(case.rows, case.params), twin.estep_stats(case.rows, case.params)),
-        "a pickled and loaded model gives other statistics",
-    )
-
-
-CHECKS: tuple[Callable[[Case], None], ...] = (
-    _methods_and_tuples,
-    _loglik_belongs_to_statistics,
-    _statistics_add_up,
-    _row_order_is_irrelevant,
-    _inputs_are_unchanged,
-    _calls_repeat,
-    _objective_never_falls,
-    _fixed_point_is_a_maximum,
-    _weights_are_repetitions,
-    _known_labels_count,
-    _threads_change_no_bit,
-    _density_fits_sampler,
-    _parameters_are_counted,
-    _models_pickle,
+OF_DRAWS: tuple[Callable[[Case], None], ...] = (
+    _sampler_follows_its_seed,
+    _sampler_fits_density,
+    _frequent_rows_have_their_density,
+    _density_integrates_to_one,
 )

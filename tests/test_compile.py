@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 # Kernels that serve the uint8 rows of Bernoulli and the float64 rows of the others.
-TWO_DTYPES = {"lvm.kernels.strips.load_strip"}
+TWO_DTYPES = {f"lvm.kernels.products.{name}" for name in ("_load_tile", "add_products", "add_weighted_rows")}
 
 
 # ----- in the process of its own ------------------------------------------------------------------------------

@@ -15,7 +15,7 @@ import lvm
 from lvm.execution import Execution, chunk_slices, n_threads
 from lvm.families import FullGaussian
 from lvm.models.mixture import MixtureParams
-from lvm.protocol import DegenerateError, ZeroDensityError
+from lvm.protocol import DegenerateError, ZeroDensityError, leaves
 from lvm.result import Iteration
 
 X = lvm.datasets.load_faithful().data
@@ -150,7 +150,9 @@ def test_a_prior_on_parameters_is_part_of_the_objective() -> None:
     assert result.loglik == -4.0
 
 
-@pytest.mark.parametrize(("arguments", "message"), [({"tol": -1}, "tol must be >= 0"), ({"max_iter": -1}, "max_iter")])
+@pytest.mark.parametrize(
+    ("arguments", "message"), [({"tol": -1}, "tol must be a finite number >= 0"), ({"max_iter": -1}, "max_iter")]
+)
 def test_bad_arguments(arguments: dict[str, Any], message: str) -> None:
     model, params = start()
     with pytest.raises(ValueError, match=message):
@@ -158,21 +160,27 @@ def test_bad_arguments(arguments: dict[str, Any], message: str) -> None:
 
 
 def test_impossible_row_is_named_by_its_place_in_the_data() -> None:
-    rows = np.tile(X, (50, 1))
-    rows[9000] = 1e200
+    rows = np.tile(X, (100, 1))
+    assert len(chunk_slices(*rows.shape)) > 1
+    rows[20000] = 1e200
     model, params = start()
-    with pytest.raises(ZeroDensityError, match="row 9000 has density 0") as caught:
+    with pytest.raises(ZeroDensityError, match="row 20000 has density 0") as caught:
         lvm.fit_em(model, rows, params, n_jobs=2)
-    assert caught.value.row == 9000
+    assert caught.value.row == 20000
     assert np.isfinite(lvm.fit_em(model, lvm.Rows(rows, (rows[:, 0] < 1e199).astype(float)), params, max_iter=2).loglik)
 
 
-def test_chunks_cover_the_rows_and_depend_on_their_number_alone() -> None:
+def test_chunks_cover_the_rows_and_depend_on_the_shape_alone() -> None:
     for n in (0, 1, 2047, 2048, 4096, 100_000, 131_072, 10_000_000):
-        chunks = chunk_slices(n)
-        assert 1 <= len(chunks) <= 64
-        assert [chunk.start for chunk in chunks[1:]] == [chunk.stop for chunk in chunks[:-1]]
-        assert (chunks[0].start, chunks[-1].stop) == (0, n)
+        for width in (0, 1, 3, 8, 200, 10_000):
+            chunks = chunk_slices(n, width)
+            assert len(chunks) in (1, 2, 4, 8, 16, 32, 64)
+            assert [chunk.start for chunk in chunks[1:]] == [chunk.stop for chunk in chunks[:-1]]
+            assert (chunks[0].start, chunks[-1].stop) == (0, n)
+            lengths = {chunk.stop - chunk.start for chunk in chunks}
+            assert max(lengths) - min(lengths) <= 1
+    assert len(chunk_slices(20_000, 128)) == 16  # wide rows take longer
+    assert len(chunk_slices(20_000, 2)) == 2
 
 
 def test_n_threads(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -188,17 +196,46 @@ def test_n_threads(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_any_ordered_map_gives_the_same_statistics() -> None:
     model, params = start()
-    rows = model.canonical(lvm.Rows(np.tile(X, (40, 1))))
-    with Execution(model, rows, n_jobs=3) as threads, Execution(model, rows, ordered_map=map) as plain:
-        one, two = threads.estep_stats(params), plain.estep_stats(params)
-    assert one.loglik == two.loglik
-    assert np.array_equal(one.components.second, two.components.second)
+    rows = model.canonical(lvm.Rows(np.tile(X, (150, 1))))
+    seen: list[slice] = []
+
+    def reversed_map(function: Any, chunks: Any) -> list[Any]:
+        seen.extend(chunks)
+        return [function(chunk) for chunk in reversed(seen)][::-1]
+
+    with Execution(model, rows, n_jobs=3) as threads, Execution(model, rows, n_jobs=1) as one_by_one:
+        expected = [threads.estep_stats(params), one_by_one.estep_stats(params)]
+    with Execution(model, rows, ordered_map=reversed_map) as plain:
+        got = plain.estep_stats(params)
+    assert len(seen) > 2
+    for stats in expected:
+        assert stats.loglik == got.loglik
+        assert np.array_equal(stats.components.second, got.components.second)
+
+
+def test_a_chunk_is_cut_into_blocks_that_change_no_result(monkeypatch: pytest.MonkeyPatch) -> None:
+    model, params = start(reg_covar=0.05)
+    rows = model.canonical(
+        lvm.Rows(np.tile(X, (5, 1)), np.linspace(0.5, 2.0, 5 * len(X)), np.arange(5 * len(X)) % 3 - 1)
+    )
+    whole = model.estep_stats(rows, params)
+    each = model.loglik(rows, params)
+    monkeypatch.setattr("lvm.models.mixture.MAX_BLOCK_ROWS", 300)
+    blocks = model._blocks(len(rows.X), 2)
+    assert [len(range(*block.indices(len(rows.X)))) for block in blocks] == [272] * 5
+    parts = model.estep_stats(rows, params)
+    np.testing.assert_array_equal(model.loglik(rows, params), each)
+    for one, two in zip(leaves(whole), leaves(parts), strict=True):
+        np.testing.assert_allclose(one, two, rtol=1e-12)
 
 
 def test_threads_end_with_the_fit() -> None:
     model, params = start()
+    during: list[int] = []
     before = threading.active_count()
-    lvm.fit_em(model, np.tile(X, (40, 1)), params, max_iter=2, n_jobs=4)
+    many = np.tile(X, (200, 1))
+    lvm.fit_em(model, many, params, max_iter=2, n_jobs=4, callback=lambda _: during.append(threading.active_count()))
+    assert max(during) == before + 3
     assert threading.active_count() == before
 
 
@@ -234,7 +271,26 @@ def test_sizes_that_disagree_are_refused_before_any_kernel_runs() -> None:
         lvm.fit_em(model, np.ones(5), params)
     with pytest.raises(ValueError, match="3 mixing weights, but parameters of 2 components"):
         lvm.fit_em(model, X, params._replace(weights=np.full(3, 1 / 3)))
-    with pytest.raises(ValueError, match=r"rows.weight has shape \(5,\), expected \(272,\)"):
+    with pytest.raises(ValueError, match=r"rows.weight.shape == \(5,\), expected \(272,\)"):
         lvm.fit_em(model, lvm.Rows(X, np.ones(5)), params)
     with pytest.raises(ValueError, match=r"rows.labels has shape \(5,\), expected \(272,\)"):
         lvm.fit_em(model, lvm.Rows(X, None, np.zeros(5, int)), params)
+
+
+@pytest.mark.parametrize(
+    ("rows", "message"),
+    [
+        (lvm.Rows(X, -np.ones(272)), r"rows.weight must be finite and >= 0; got -1.0 at row 0"),
+        (lvm.Rows(X, np.full(272, np.nan)), r"rows.weight must be finite and >= 0; got nan at row 0"),
+        (lvm.Rows(X, np.zeros(272)), r"the rows have the total weight 0.0"),
+        (lvm.Rows(X, None, np.full(272, 7)), r"rows.labels hold 7, but there are 2 components"),
+        (lvm.Rows(X, None, np.full(272, 0.5)), r"rows.labels must be integers .*; got 0.5 at row 0"),
+        (X[:0], r"there are no rows to fit"),
+        (np.where(X > 90, np.nan, X), r"Input X contains NaN at row"),
+    ],
+    ids=["negative", "nan weight", "no weight", "label", "half label", "no rows", "nan"],
+)
+def test_rows_are_validated(rows: Any, message: str) -> None:
+    model, params = start()
+    with pytest.raises(ValueError, match=message):
+        lvm.fit_em(model, rows, params)

@@ -17,8 +17,9 @@ from reference.cases import CASES, GAUSSIANS, PROBABILITIES, Case
 from scipy import sparse
 
 from lvm._jit import canonical
+from lvm.kernels.elementary import UNDERFLOW
 from lvm.kernels.moments import column_moments
-from lvm.kernels.responsibilities import responsibilities
+from lvm.kernels.responsibilities import NEGLIGIBLE, responsibilities
 from lvm.kernels.strips import load_strip
 from lvm.kernels.triangular import inverse_cholesky
 from lvm.protocol import DegenerateError
@@ -232,13 +233,19 @@ def test_duplicate_csr_counts_add() -> None:
 
 
 def run_responsibilities(
-    density: Array, weights: Array, weight: Array, labels: NDArray[np.int64], penalty: Array
+    density: Array,
+    weights: Array,
+    weight: Array,
+    labels: NDArray[np.int64],
+    penalty: Array,
+    smallest: float = UNDERFLOW,
 ) -> tuple[slow.Posterior, int, Array]:
     K, n = density.shape
     resp, counts, rows = density.copy(), np.full(K, 10.0), np.empty(n)
     with np.errstate(divide="ignore"):
         log_weights = np.log(weights)
-    found = responsibilities(resp, log_weights, penalty, canonical(weight), canonical(labels, np.int64), counts, rows)
+    known = canonical(labels, np.int64)
+    found = responsibilities(resp, log_weights, penalty, canonical(weight), known, counts, rows, smallest)
     return slow.Posterior(resp, rows, *found[:2]), found[2], counts - 10.0
 
 
@@ -265,13 +272,24 @@ def test_responsibilities(n: int, K: int, spread: float, penalised: bool) -> Non
     actual, impossible, counts = run_responsibilities(density, weights, weight, labels, penalty)
     assert impossible == -1
     # A log density of size 1e4 is itself good to 1e-12, and so is its exp.
-    # A log density of size 1e4 is itself good to 1e-12, and so is its exp; below 1e-20 of the weight it is 0.
-    assert_allclose(actual.resp, desired.resp, rtol=1e-11, atol=3e-20)
+    # A log density of size 1e4 is itself good to 1e-12, and so is its exp.
+    assert_allclose(actual.resp, desired.resp, rtol=1e-11, atol=1e-300)
     assert_allclose(actual.loglik, desired.loglik, rtol=1e-13, atol=1e-12)
     assert_allclose(actual.penalty, desired.penalty, rtol=1e-11, atol=1e-11)
     assert_allclose(counts, desired.resp.sum(axis=1), rtol=1e-11, atol=1e-12)
     used = weight > 0
     assert_allclose(actual.row_loglik[used], desired.row_loglik[used], rtol=1e-13, atol=1e-12)
+
+
+def test_negligible_responsibilities_become_zero_and_change_no_sum() -> None:
+    density = np.array([[0.0, 0.0, 0.0, -50.0], [-45.0, -46.0, -47.0, 0.0], [-1.0, -800.0, -60.0, -46.1]])
+    arguments = (density, np.ones(3) / 3, np.array([1.0, 2.0, 0.5, 1.0]), np.full(4, -1), np.array([0.0, 0.0, -3.0]))
+    exact, _, exact_counts = run_responsibilities(*arguments)
+    pruned, _, counts = run_responsibilities(*arguments, smallest=NEGLIGIBLE)
+    assert_array_equal(pruned.resp == 0, [[0, 0, 0, 1], [0, 0, 1, 0], [0, 1, 1, 1]])
+    assert_allclose(pruned.resp, exact.resp, rtol=1e-15, atol=1e-20)
+    assert_allclose(counts, exact_counts, rtol=1e-15)
+    assert_allclose((pruned.loglik, pruned.penalty), (exact.loglik, exact.penalty), rtol=1e-15)
 
 
 @pytest.mark.parametrize("at", [0, 255, 256, 400])

@@ -159,8 +159,8 @@ def test_sample_weight_of_text() -> None:
 @pytest.mark.parametrize(
     ("labels", "message"),
     [
-        (np.full(20, 2), r"labels must lie between -1 \(unknown\) and n_components - 1 = 1; got 2 at row 0"),
-        (np.full(20, -2), r"labels must lie between .* got -2 at row 0"),
+        (np.full(20, 2), r"labels must be integers between -1 \(unknown\) and n_components - 1 = 1; got 2 at row 0"),
+        (np.full(20, -2), r"labels must be integers between .* got -2 at row 0"),
         (np.full(20, 0.5), r"labels must be integers"),
         (np.zeros(19, int), r"labels has shape \(19,\), expected \(20,\)"),
         (["a"] * 20, r"labels must be integers"),

@@ -16,11 +16,12 @@ from sklearn.utils.validation import validate_data
 
 from lvm import _checks, initialize
 from lvm._jit import Array
+from lvm.collapse import Collapsed
 from lvm.em import fit_em
 from lvm.estimators.fitted import FittedMixture
 from lvm.execution import n_threads
 from lvm.models.mixture import Mixture, MixtureParams
-from lvm.protocol import DegenerateError, Rows
+from lvm.protocol import DegenerateError, Rows, ZeroDensityError
 from lvm.restarts import best_of
 from lvm.result import EMResult, Iteration, Status
 
@@ -72,6 +73,10 @@ class MixtureEstimator(FittedMixture):
     def _check_data(self, rows: Rows) -> None:
         """Check canonical rows for what makes a fit meaningless."""
 
+    def _collapsed(self, rows: Rows) -> Collapsed:
+        """Return canonical rows as EM sees them."""
+        return Collapsed(rows, None)
+
     # ----- fitting --------------------------------------------------------------------------------------------
 
     def fit(
@@ -110,7 +115,7 @@ class MixtureEstimator(FittedMixture):
         )
         self._check_start(self.n_features_in_)
         self._check_data(rows)
-        result, self.restarts_ = self._best_fit(model, data, rows)
+        result, self.restarts_ = self._best_fit(model, data, rows, self._collapsed(rows))
         self._set_result(result, n if rows.weight is None else float(rows.weight.sum()))
         return self
 
@@ -165,7 +170,7 @@ class MixtureEstimator(FittedMixture):
         _checks.finite(X, getattr(self, "feature_names_in_", None))
         return X
 
-    def _best_fit(self, model: Mixture[Any], X: Any, rows: Rows) -> tuple[EMResult, Array]:
+    def _best_fit(self, model: Mixture[Any], X: Any, rows: Rows, fitted: Collapsed) -> tuple[EMResult, Array]:
         """Return the best fit from all starts, and the log-likelihoods that they reached."""
         if self.warm_start and len(getattr(self, "weights_", ())) == self.n_components:
             starts: list[MixtureParams | None] = [self._get_params()]
@@ -182,13 +187,15 @@ class MixtureEstimator(FittedMixture):
             except DegenerateError as error:
                 starts.append(None)
                 failure = error
-        best, logliks = best_of(starts, lambda start, max_iter: self._run(model, rows, start, max_iter), self.max_iter)
+        best, logliks = best_of(
+            starts, lambda start, max_iter: self._run(model, fitted, start, max_iter), self.max_iter
+        )
         if best is None:
             reason = Status.DEGENERATE.value if failure is None else str(failure)
             raise ValueError(f"{_checks.ILL_DEFINED} ({reason})") from failure
         return best, logliks
 
-    def _run(self, model: Mixture[Any], rows: Rows, start: MixtureParams, max_iter: int) -> EMResult:
+    def _run(self, model: Mixture[Any], fitted: Collapsed, start: MixtureParams, max_iter: int) -> EMResult:
         self._report(f"Run of at most {max_iter} iterations")
         began = time.perf_counter()
 
@@ -199,7 +206,11 @@ class MixtureEstimator(FittedMixture):
                 self._report(f"  Iteration {iteration.n_iter}{elapsed}{gain}")
 
         callback = report if self.verbose else None
-        result = fit_em(model, rows, start, tol=self.tol, max_iter=max_iter, callback=callback, n_jobs=self.n_jobs)
+        rows, first = fitted
+        try:
+            result = fit_em(model, rows, start, tol=self.tol, max_iter=max_iter, callback=callback, n_jobs=self.n_jobs)
+        except ZeroDensityError as error:
+            raise ZeroDensityError(error.row if first is None else int(first[error.row])) from None
         self._report(f"Run ended after {result.n_iter} iterations: {result.status}.")
         return result
 

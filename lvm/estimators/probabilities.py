@@ -9,6 +9,7 @@ from numpy.typing import ArrayLike, NDArray
 from sklearn.preprocessing import binarize, normalize
 
 from lvm import _checks
+from lvm.collapse import Collapsed, collapse
 from lvm.estimators.base import MixtureEstimator
 from lvm.families.bernoulli import Bernoulli
 from lvm.families.multinomial import Multinomial
@@ -39,6 +40,7 @@ class _ProbabilityMixture(MixtureEstimator):
         verbose: int = 0,
         verbose_interval: int = 10,
         n_jobs: int | None = None,
+        deduplicate: bool | str = "auto",
     ) -> None:
         self.n_components = n_components
         self.alpha = alpha
@@ -53,6 +55,15 @@ class _ProbabilityMixture(MixtureEstimator):
         self.verbose = verbose
         self.verbose_interval = verbose_interval
         self.n_jobs = n_jobs
+        self.deduplicate = deduplicate
+
+    def _check_parameters(self) -> None:
+        super()._check_parameters()
+        if not isinstance(self.deduplicate, (bool, np.bool_)) and self.deduplicate != "auto":
+            raise ValueError(f"deduplicate must be True, False or 'auto', got {self.deduplicate!r}.")
+
+    def _collapsed(self, rows: Rows) -> Collapsed:
+        return collapse(rows, self.deduplicate)
 
     def _check_start(self, n_features: int) -> None:
         self._explicit_components(None, n_features)
@@ -109,6 +120,9 @@ class BernoulliMixture(_ProbabilityMixture):
         Iterations between reports.
     n_jobs : int, optional
         Number of threads; None means every core. The result does not depend on it.
+    deduplicate : bool or "auto"
+        Whether EM runs on the distinct rows, weighted by how often each occurs, to the same result. "auto" does so
+        where a sample of the rows says that it pays.
     binarize : float, optional
         Values above this threshold count as 1, others as 0. None refuses all values but 0 and 1.
 
@@ -168,6 +182,7 @@ class BernoulliMixture(_ProbabilityMixture):
         verbose: int = 0,
         verbose_interval: int = 10,
         n_jobs: int | None = None,
+        deduplicate: bool | str = "auto",
         binarize: float | None = None,
     ) -> None:
         super().__init__(
@@ -184,6 +199,7 @@ class BernoulliMixture(_ProbabilityMixture):
             verbose=verbose,
             verbose_interval=verbose_interval,
             n_jobs=n_jobs,
+            deduplicate=deduplicate,
         )
         self.binarize = binarize
 
@@ -245,6 +261,9 @@ class MultinomialMixture(_ProbabilityMixture):
         Iterations between reports.
     n_jobs : int, optional
         Number of threads; None means every core. The result does not depend on it.
+    deduplicate : bool or "auto"
+        Whether EM runs on the distinct rows, weighted by how often each occurs, to the same result. "auto" does so
+        where a sample of the rows says that it pays.
 
     Attributes
     ----------

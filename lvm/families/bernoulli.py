@@ -9,8 +9,8 @@ from numpy.typing import NDArray
 from scipy import sparse
 
 from lvm import _checks
-from lvm._jit import Array, canonical, kernel
-from lvm.kernels.strips import STRIP, WIDTH, load_strip
+from lvm._jit import Array, canonical
+from lvm.kernels.products import add_products, add_sparse_products, add_weighted_rows, add_weighted_sparse_rows
 from lvm.protocol import DEAD_SHARE, SparseRows
 
 
@@ -22,7 +22,7 @@ class BernoulliParams(NamedTuple):
     probabilities : ndarray of shape (K, d)
         Probability of a 1.
     log_odds : ndarray of shape (K, d)
-        log p / (1 - p); -inf where p = 0, and 0 where p = 1.
+        log p / (1 - p); -inf where p = 0, and inf where p = 1.
     log_none : ndarray of shape (K,)
         Log-probability of a row of zeros, over the features with p < 1.
     n_certain : ndarray of shape (K,)
@@ -40,104 +40,6 @@ class BernoulliStats(NamedTuple):
 
     counts: Array
     ones: Array
-
-
-@kernel
-def _log_density_dense(
-    X: NDArray[np.uint8], probabilities: Array, log_odds: Array, log_none: Array, out: Array
-) -> None:
-    """Add log p of X (n, d) to out (K, n); probabilities and log_odds (d, K)."""
-    n, d = X.shape
-    strip = np.empty((d, WIDTH))
-    for start in range(0, n, STRIP):
-        m = min(STRIP, n - start)
-        load_strip(X, start, m, strip)
-        for k in range(out.shape[0]):
-            row = out[k, start : start + m]
-            for p in range(m):
-                row[p] += log_none[k]
-            for j in range(d):
-                w = log_odds[j, k]
-                if probabilities[j, k] == 1.0:
-                    for p in range(m):
-                        row[p] = row[p] if strip[j, p] > 0.0 else -np.inf
-                elif w == -np.inf:
-                    for p in range(m):
-                        row[p] = -np.inf if strip[j, p] > 0.0 else row[p]
-                else:
-                    for p in range(m):
-                        row[p] += w * strip[j, p]
-
-
-@kernel
-def _accumulate_dense(X: NDArray[np.uint8], resp: Array, counts: Array, ones: Array) -> None:
-    """Add the sums of resp (K, n) to counts (K,), and those over ones of X (n, d) to ones (d, K)."""
-    n, d = X.shape
-    strip = np.empty((d, WIDTH))
-    for start in range(0, n, STRIP):
-        m = min(STRIP, n - start)
-        load_strip(X, start, m, strip)
-        for k in range(resp.shape[0]):
-            r = resp[k, start : start + m]
-            count = 0.0
-            for p in range(m):
-                count += r[p]
-            counts[k] += count
-            for j in range(d):
-                total = 0.0
-                for p in range(m):
-                    total += r[p] * strip[j, p]
-                ones[j, k] += total
-
-
-@kernel
-def _log_density_sparse(
-    indptr: NDArray[np.int64],
-    indices: NDArray[np.int32],
-    probabilities: Array,
-    log_odds: Array,
-    log_none: Array,
-    n_certain: Array,
-    out: Array,
-) -> None:
-    """Add log p of CSR rows to out (K, n); probabilities and log_odds (d, K)."""
-    K, n = out.shape
-    total = np.empty(K)
-    certain = np.sum(n_certain) > 0
-    for i in range(n):
-        total[:] = log_none
-        for entry in range(indptr[i], indptr[i + 1]):
-            j = indices[entry]
-            for k in range(K):
-                total[k] += log_odds[j, k]
-        for k in range(K):
-            out[k, i] += total[k]
-        if certain:
-            total[:] = n_certain
-            for entry in range(indptr[i], indptr[i + 1]):
-                j = indices[entry]
-                for k in range(K):
-                    total[k] -= 1.0 if probabilities[j, k] == 1.0 else 0.0
-            for k in range(K):
-                if total[k] > 0.0:
-                    out[k, i] = -np.inf
-
-
-@kernel
-def _accumulate_sparse(
-    indptr: NDArray[np.int64], indices: NDArray[np.int32], resp: Array, counts: Array, ones: Array
-) -> None:
-    """Add the sums of resp (K, n) to counts (K,), and those over the entries of CSR rows to ones (d, K)."""
-    K, n = resp.shape
-    r = np.empty(K)
-    for i in range(n):
-        for k in range(K):
-            r[k] = resp[k, i]
-            counts[k] += r[k]
-        for entry in range(indptr[i], indptr[i + 1]):
-            j = indices[entry]
-            for k in range(K):
-                ones[j, k] += r[k]
 
 
 @final
@@ -170,9 +72,10 @@ class Bernoulli:
         p = np.array(probabilities, np.float64, order="F")
         with np.errstate(divide="ignore"):
             log_one, log_zero = np.log(p), np.log1p(-p)
+        log_odds = log_one - log_zero
         log_zero[p == 1] = 0.0
         n_certain = np.sum(p == 1, axis=1, dtype=np.float64)
-        return BernoulliParams(p, log_one - log_zero, log_zero.sum(axis=1), np.asarray(n_certain))
+        return BernoulliParams(p, log_odds, log_zero.sum(axis=1), np.asarray(n_certain))
 
     def canonical(self, X: Any) -> NDArray[np.uint8] | SparseRows:
         """Return X as read-only uint8 (n, d), or as SparseRows without data; refuse other values."""
@@ -193,11 +96,18 @@ class Bernoulli:
     def log_density(self, X: Any, params: BernoulliParams, out: Array) -> None:
         """Add log p(x_i | k) to out (K, n)."""
         _checks.matching(X, params.probabilities, out)
-        p, w = params.probabilities.T, params.log_odds.T
-        if isinstance(X, SparseRows):
-            _log_density_sparse(X.indptr, X.indices, p, w, params.log_none, params.n_certain, out)
+        table, offset = params.log_odds.T, np.zeros(len(X))
+        if not isinstance(X, SparseRows):
+            add_products(X, table, params.log_none, offset, out)
+        elif not params.n_certain.any():
+            add_sparse_products(X.indptr, X.indices, X.data, table, params.log_none, offset, out)
         else:
-            _log_density_dense(X, p, w, params.log_none, out)
+            # CSR rows do not show what they lack: count the certain features that are there.
+            certain, missing = np.isposinf(table).astype(np.float64), np.zeros_like(out)
+            finite = np.where(certain > 0, 0.0, table)
+            add_sparse_products(X.indptr, X.indices, X.data, finite, params.log_none, offset, out)
+            add_sparse_products(X.indptr, X.indices, X.data, -certain, params.n_certain, offset, missing)
+            out[missing > 0] = -np.inf
 
     def zero_stats(self, params: BernoulliParams) -> BernoulliStats:
         """Return the statistics of no rows."""
@@ -207,9 +117,9 @@ class Bernoulli:
     def accumulate(self, X: Any, resp: Array, params: BernoulliParams, stats: BernoulliStats) -> None:
         """Add the weighted number of rows and of ones."""
         if isinstance(X, SparseRows):
-            _accumulate_sparse(X.indptr, X.indices, resp, stats.counts, stats.ones.T)
+            add_weighted_sparse_rows(X.indptr, X.indices, X.data, resp, stats.counts, stats.ones.T)
         else:
-            _accumulate_dense(X, resp, stats.counts, stats.ones.T)
+            add_weighted_rows(X, resp, stats.counts, stats.ones.T)
 
     def mstep(self, stats: BernoulliStats, params: BernoulliParams) -> BernoulliParams:
         """Return the posterior modes of the probabilities; a dead component keeps its own."""

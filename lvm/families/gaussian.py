@@ -9,7 +9,7 @@ import numpy as np
 
 from lvm import _checks
 from lvm._jit import Array, canonical
-from lvm.kernels.moments import column_moments
+from lvm.kernels.moments import column_moments, sums_of_squares
 from lvm.protocol import DegenerateError
 
 Params = TypeVar("Params", bound=Any)
@@ -59,13 +59,14 @@ class GaussianFamily(ABC, Generic[Params]):
         """Return parameters with the same variances (d,), all > 0, in every component."""
 
     @abstractmethod
-    def _trace_precision(self, params: Params) -> Array:
-        """Return the trace of each inverse covariance, shape (K,)."""
+    def _whitening(self, params: Params) -> Array:
+        """Return factors (C, d, e) whose squares sum to the trace of each inverse covariance; C is K or 1."""
 
     def canonical(self, X: Any) -> Array:
-        """Return X as float64, C order, read-only."""
+        """Return X as float64, C order, read-only; refuse NaN and infinities."""
         array: Array = canonical(X)
         _checks.matrix(array)
+        _checks.finite(array)
         return array
 
     def start(self, X: Any, weight: Array, n_components: int) -> Params:
@@ -78,9 +79,11 @@ class GaussianFamily(ABC, Generic[Params]):
 
     def log_penalty(self, params: Params) -> Array:
         """Return -reg_covar / 2 * tr(inverse covariance) of each component, shape (K,)."""
-        if self.reg_covar == 0:
-            return np.zeros(len(params.means))
-        return -0.5 * self.reg_covar * self._trace_precision(params)
+        penalty = np.zeros(len(params.means))
+        if self.reg_covar > 0:
+            sums_of_squares(self._whitening(params), penalty)
+            penalty *= -0.5 * self.reg_covar
+        return penalty
 
 
 def refuse_singular(component: int, shared: bool = False) -> None:

@@ -34,7 +34,9 @@ class DiagGaussianStats(NamedTuple):
 def _padded(array: Array, width: int) -> Array:
     """Return array (K, d) with columns of zeros up to width."""
     wide = np.zeros((array.shape[0], width))
-    wide[:, : array.shape[1]] = array
+    for k in range(array.shape[0]):
+        for i in range(array.shape[1]):
+            wide[k, i] = array[k, i]
     return wide
 
 
@@ -46,7 +48,10 @@ def _log_density(X: Array, means: Array, inverse_scales: Array, out: Array) -> N
     strip = np.zeros((width, WIDTH))
     distance = np.empty(STRIP)
     mu, scale = _padded(means, width), _padded(inverse_scales, width)
-    log_norms = -0.5 * d * LOG_2PI + np.sum(np.log(inverse_scales), axis=1)
+    log_norms = np.full(means.shape[0], -0.5 * d * LOG_2PI)
+    for k in range(means.shape[0]):
+        for i in range(d):
+            log_norms[k] += np.log(inverse_scales[k, i])
     for start in range(0, n, STRIP):
         m = min(STRIP, n - start)
         load_strip(X, start, m, strip)
@@ -109,8 +114,10 @@ def _accumulate(X: Array, resp: Array, means: Array, counts: Array, first: Array
                 two[k, i + 1] += b1
                 two[k, i + 2] += b2
                 two[k, i + 3] += b3
-    first += one[:, :d]
-    second += two[:, :d]
+    for k in range(means.shape[0]):
+        for i in range(d):
+            first[k, i] += one[k, i]
+            second[k, i] += two[k, i]
 
 
 class _DiagStatistics(GaussianFamily[DiagGaussianParams]):
@@ -128,8 +135,8 @@ class _DiagStatistics(GaussianFamily[DiagGaussianParams]):
         wide = variances.reshape(len(means), -1)
         return np.array(np.broadcast_to(1 / np.sqrt(wide), means.shape), order="C")
 
-    def _trace_precision(self, params: DiagGaussianParams) -> Array:
-        return np.asarray(np.square(params.inverse_scales).sum(axis=1))
+    def _whitening(self, params: DiagGaussianParams) -> Array:
+        return params.inverse_scales[:, None]
 
     def log_density(self, X: Array, params: DiagGaussianParams, out: Array) -> None:
         """Add log N(x_i; mean_k, variances_k) to out (K, n)."""

@@ -35,6 +35,14 @@ class FullGaussianStats(NamedTuple):
 
 
 @kernel
+def _copy(matrix: Array, into: Array) -> None:
+    """Copy a matrix (d, d) into the corner of another, without what numba compiles for array assignments."""
+    for i in range(matrix.shape[0]):
+        for j in range(matrix.shape[1]):
+            into[i, j] = matrix[i, j]
+
+
+@kernel
 def _distance(L: Array, z: Array, m: int, y: Array, distance: Array) -> None:
     """Write |L z|**2 of m points z (d, m) to distance (m,), for lower triangular L; d is a multiple of 4."""
     for p in range(m):
@@ -85,7 +93,7 @@ def _log_density(X: Array, means: Array, factors: Array, out: Array) -> None:
         m = min(STRIP, n - start)
         load_strip(X, start, m, strip)
         for k in range(means.shape[0]):
-            L[:d, :d] = factors[min(k, factors.shape[0] - 1)]
+            _copy(factors[min(k, factors.shape[0] - 1)], L)
             log_norm = -0.5 * d * LOG_2PI
             for i in range(d):
                 log_norm += np.log(L[i, i])
@@ -157,17 +165,19 @@ def _accumulate(X: Array, resp: Array, means: Array, counts: Array, first: Array
     active = np.empty(n, np.int64)
     gathered = np.empty(STRIP)
     is_dense = np.empty(K, np.bool_)
+    n_dense = 0
     for k in range(K):
         n_active = count_active(resp[k], counts[k : k + 1])
         is_dense[k] = n_active > DENSE * n
-        if is_dense[k] or n_active == 0:
+        if is_dense[k]:
+            n_dense += 1
             continue
         list_active(resp[k], active)
         for start in range(0, n_active, STRIP):
             m = min(STRIP, n_active - start)
             gather_strip(X, resp[k], active[start : start + m], strip, gathered)
             _add_moments(strip, m, gathered, means[k], centred, first[k], second[k])
-    if not np.any(is_dense):
+    if n_dense == 0:
         return
     for start in range(0, n, STRIP):
         m = min(STRIP, n - start)
@@ -216,8 +226,8 @@ def _covariance(scatter: Array, moments: Array, mean: Array, reg: float, covaria
     if not far:
         return False
     for i in range(d):
-        covariance[i] = 0.0
-        covariance[:, i] = 0.0
+        for j in range(d):
+            covariance[i, j] = 0.0
         covariance[i, i] = max(scatter[i, i], ROUNDED * moments[i]) + reg
     return _factorise(covariance, mean, factor)
 
@@ -234,8 +244,8 @@ def _mstep_full(stats: FullGaussianStats, old: FullGaussianParams, reg: float, n
     _mstep_means(counts, stats.first, old.means, new.means)
     for k in range(len(counts)):
         if not counts[k] > DEAD_SHARE * total:
-            new.covariances[k] = old.covariances[k]
-            new.inverse_cholesky[k] = old.inverse_cholesky[k]
+            _copy(old.covariances[k], new.covariances[k])
+            _copy(old.inverse_cholesky[k], new.inverse_cholesky[k])
             continue
         for i in range(d):
             delta[i] = stats.first[k, i] / counts[k]
@@ -291,9 +301,8 @@ class _FullStatistics(GaussianFamily[FullGaussianParams]):
     def _axis_params(self, means: Array, variances: Array) -> FullGaussianParams:
         return self.params(means, np.repeat(np.diag(variances)[None], self._n_covariances(len(means)), axis=0))
 
-    def _trace_precision(self, params: FullGaussianParams) -> Array:
-        traces = np.square(params.inverse_cholesky).sum(axis=(1, 2))
-        return np.broadcast_to(traces, len(params.means)).copy()
+    def _whitening(self, params: FullGaussianParams) -> Array:
+        return params.inverse_cholesky
 
     def log_density(self, X: Array, params: FullGaussianParams, out: Array) -> None:
         """Add log N(x_i; mean_k, covariance_k) to out (K, n)."""

@@ -12,10 +12,11 @@ from scipy.special import gammaln
 
 from lvm import _checks
 from lvm._jit import Array, canonical, kernel
-from lvm.kernels.strips import STRIP, WIDTH, load_strip
+from lvm.kernels.products import add_products, add_sparse_products, add_weighted_rows, add_weighted_sparse_rows
 from lvm.protocol import DEAD_SHARE, SparseRows
 
 LOG_FACTORIAL = gammaln(np.arange(1.0, 1025.0))  # log m! for m < 1024; larger ones are computed
+LARGEST = float(len(LOG_FACTORIAL) - 1)
 
 
 class MultinomialParams(NamedTuple):
@@ -35,103 +36,40 @@ class MultinomialStats(NamedTuple):
 @kernel
 def _log_factorial(x: float) -> float:
     """Return log x! (log Gamma(x + 1) for fractional x)."""
-    whole = int(min(x, LOG_FACTORIAL.shape[0] - 1))
+    whole = int(min(x, LARGEST))
     return LOG_FACTORIAL[whole] if x == whole else math.lgamma(x + 1.0)
 
 
 @kernel
-def _log_density_dense(X: Array, log_probabilities: Array, out: Array) -> None:
-    """Add log p of X (n, d) to out (K, n), with the multinomial coefficient; log_probabilities (d, K)."""
-    n, d = X.shape
-    strip = np.empty((d, WIDTH))
-    coefficient = np.empty(STRIP)
-    for start in range(0, n, STRIP):
-        m = min(STRIP, n - start)
-        for p in range(m):
-            total = 0.0
-            coefficient[p] = 0.0
-            for j in range(d):
-                x = X[start + p, j]
-                strip[j, p] = x
-                total += x
-                if x != 0.0 and x != 1.0:
-                    coefficient[p] -= _log_factorial(x)
-            coefficient[p] += _log_factorial(total)
-        for k in range(out.shape[0]):
-            row = out[k, start : start + m]
-            for p in range(m):
-                row[p] += coefficient[p]
-            for j in range(d):
-                w = log_probabilities[j, k]
-                if w == -np.inf:
-                    for p in range(m):
-                        row[p] = -np.inf if strip[j, p] > 0.0 else row[p]
-                else:
-                    for p in range(m):
-                        row[p] += w * strip[j, p]
-
-
-@kernel
-def _accumulate_dense(X: Array, resp: Array, counts: Array, events: Array) -> None:
-    """Add the sums of resp (K, n) to counts (K,), and of resp times X (n, d) to events (d, K)."""
-    n, d = X.shape
-    strip = np.empty((d, WIDTH))
-    for start in range(0, n, STRIP):
-        m = min(STRIP, n - start)
-        load_strip(X, start, m, strip)
-        for k in range(resp.shape[0]):
-            r = resp[k, start : start + m]
-            count = 0.0
-            for p in range(m):
-                count += r[p]
-            counts[k] += count
-            for j in range(d):
-                total = 0.0
-                for p in range(m):
-                    total += r[p] * strip[j, p]
-                events[j, k] += total
-
-
-@kernel
-def _log_density_sparse(
-    indptr: NDArray[np.int64], indices: NDArray[np.int32], data: Array, log_probabilities: Array, out: Array
-) -> None:
-    """Add log p of CSR rows to out (K, n), with the multinomial coefficient; log_probabilities (d, K)."""
-    K, n = out.shape
-    total = np.empty(K)
-    for i in range(n):
-        total[:] = 0.0
-        size = 0.0
+def _log_coefficient(x: Array) -> float:
+    """Return log of (sum x)! / prod x! of one row's counts, (d,) or without its zeros."""
+    total = 0.0
+    coefficient = 0.0
+    in_table = True
+    for j in range(len(x)):  # no branch: next to no cost where every count is in the table
+        whole = np.uint64(min(x[j], LARGEST))
+        total += x[j]
+        coefficient -= LOG_FACTORIAL[whole]
+        in_table &= x[j] == whole
+    if not in_table:
         coefficient = 0.0
-        for entry in range(indptr[i], indptr[i + 1]):
-            j = indices[entry]
-            x = data[entry]
-            size += x
-            if x != 0.0 and x != 1.0:
-                coefficient -= _log_factorial(x)
-            for k in range(K):
-                total[k] += x * log_probabilities[j, k]
-        coefficient += _log_factorial(size)
-        for k in range(K):
-            out[k, i] += coefficient + total[k]
+        for j in range(len(x)):
+            coefficient -= _log_factorial(x[j])
+    return coefficient + _log_factorial(total)
 
 
 @kernel
-def _accumulate_sparse(
-    indptr: NDArray[np.int64], indices: NDArray[np.int32], data: Array, resp: Array, counts: Array, events: Array
-) -> None:
-    """Add the sums of resp (K, n) to counts (K,), and of resp times the CSR rows to events (d, K)."""
-    K, n = resp.shape
-    r = np.empty(K)
-    for i in range(n):
-        for k in range(K):
-            r[k] = resp[k, i]
-            counts[k] += r[k]
-        for entry in range(indptr[i], indptr[i + 1]):
-            j = indices[entry]
-            x = data[entry]
-            for k in range(K):
-                events[j, k] += x * r[k]
+def _log_coefficients_dense(X: Array, out: Array) -> None:
+    """Write the log multinomial coefficients of X (n, d) to out (n,)."""
+    for i in range(len(out)):
+        out[i] = _log_coefficient(X[i])
+
+
+@kernel
+def _log_coefficients_sparse(indptr: NDArray[np.int64], data: Array, out: Array) -> None:
+    """Write the log multinomial coefficients of CSR rows to out (n,)."""
+    for i in range(len(out)):
+        out[i] = _log_coefficient(data[indptr[i] : indptr[i + 1]])
 
 
 @final
@@ -188,10 +126,13 @@ class Multinomial:
     def log_density(self, X: Any, params: MultinomialParams, out: Array) -> None:
         """Add log p(x_i | k) to out (K, n)."""
         _checks.matching(X, params.probabilities, out)
+        table, coefficients, base = params.log_probabilities.T, np.empty(len(X)), np.zeros(len(out))
         if isinstance(X, SparseRows):
-            _log_density_sparse(X.indptr, X.indices, X.data, params.log_probabilities.T, out)
+            _log_coefficients_sparse(X.indptr, X.data, coefficients)
+            add_sparse_products(X.indptr, X.indices, X.data, table, base, coefficients, out)
         else:
-            _log_density_dense(X, params.log_probabilities.T, out)
+            _log_coefficients_dense(X, coefficients)
+            add_products(X, table, base, coefficients, out)
 
     def zero_stats(self, params: MultinomialParams) -> MultinomialStats:
         """Return the statistics of no rows."""
@@ -201,9 +142,9 @@ class Multinomial:
     def accumulate(self, X: Any, resp: Array, params: MultinomialParams, stats: MultinomialStats) -> None:
         """Add the weighted number of rows and counts of cells."""
         if isinstance(X, SparseRows):
-            _accumulate_sparse(X.indptr, X.indices, X.data, resp, stats.counts, stats.events.T)
+            add_weighted_sparse_rows(X.indptr, X.indices, X.data, resp, stats.counts, stats.events.T)
         else:
-            _accumulate_dense(X, resp, stats.counts, stats.events.T)
+            add_weighted_rows(X, resp, stats.counts, stats.events.T)
 
     def mstep(self, stats: MultinomialStats, params: MultinomialParams) -> MultinomialParams:
         """Return the posterior modes of the probabilities; a dead or empty component keeps its own."""

@@ -34,3 +34,15 @@ def column_moments(X: Array, weight: Array, mean: Array, variance: Array) -> Non
             variance[j] += weight[i] * (X[i, j] - mean[j]) ** 2
     for j in range(d):
         variance[j] /= total
+
+
+@kernel
+def sums_of_squares(factors: Array, out: Array) -> None:
+    """Write the sum of squares of factors[min(k, C - 1)], for factors (C, d, e), to out (K,)."""
+    for k in range(out.shape[0]):
+        c = min(k, factors.shape[0] - 1)
+        total = 0.0
+        for i in range(factors.shape[1]):
+            for j in range(factors.shape[2]):
+                total += factors[c, i, j] ** 2
+        out[k] = total

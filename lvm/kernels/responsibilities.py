@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -11,8 +12,8 @@ from lvm._jit import Array, kernel
 from lvm.kernels.elementary import exp, log
 from lvm.kernels.strips import STRIP
 
-# log(1e-20): a responsibility below that share of the largest adds no digit to any sum, and is 0, so that
-# moments can leave the row out.
+# log(1e-20): a responsibility below that share of the largest adds no digit to any sum, and may be taken for 0, so
+# that moments can leave the row out.
 NEGLIGIBLE = -46.05
 
 
@@ -41,7 +42,7 @@ def _keep_labelled(resp: Array, labels: NDArray[np.int64]) -> None:
 
 
 @kernel
-def _mark_impossible(top: Array, weight: Array, row_loglik: Array, start: int, impossible: int) -> int:
+def _mark_irregular(top: Array, weight: Array, row_loglik: Array, start: int, impossible: int) -> int:
     """Write -inf or NaN to row_loglik (m,) where top is not finite, else 0, and make top 0 there.
 
     Returns the first such row of positive weight, counted from start, unless one was found before.
@@ -65,25 +66,28 @@ def responsibilities(
     labels: NDArray[np.int64],
     counts: Array,
     row_loglik: Array,
+    smallest: float,
 ) -> tuple[float, float, int]:
     """Turn resp (K, n) from log densities into weighted responsibilities, in place.
 
-    Adds log_weights + log_penalty (K,), keeps the labelled component of a row with labels (n,) >= 0,
-    multiplies by weight (n,), adds the totals to counts (K,), writes each row's log-likelihood to
-    row_loglik (n,). Returns the weighted log-likelihood, the weighted penalty, and the first
-    row without a finite one (-1: none). With penalties a_k <= 0, row_loglik is log sum_k pi_k p_k and the
-    penalty is log sum_k pi_k p_k exp(a_k) less that.
+    Adds log_weights + log_penalty (K,), keeps the labelled component of a row with labels (n,) >= 0, makes 0 what
+    is below the largest of the row by more than -smallest in its logarithm, and multiplies by weight (n,). Adds the
+    totals to counts (K,) and writes each row's log-likelihood to row_loglik (n,). Returns the weighted
+    log-likelihood, the weighted penalty, and the first row without a finite one (-1: none). With penalties a_k <= 0,
+    row_loglik is log sum_k pi_k p_k and the penalty is log sum_k pi_k p_k exp(a_k) less that.
     """
     K, n = resp.shape
     top = np.empty(STRIP)
     total = np.empty(STRIP)
     relief = np.empty(STRIP)
-    largest = np.max(-log_penalty)
-    # Up to here the sum without penalties follows from the responsibilities, whose smallest are 1e-20.
-    careful = largest > 8.0
+    largest = 0.0
+    for k in range(K):
+        largest = max(largest, -log_penalty[k])
+    # Up to here the sum without penalties follows from the responsibilities that are not 0: 38 is -log(eps) and more.
+    careful = largest > -smallest - 38.0
     loglik = 0.0
     penalty = 0.0
-    impossible = -1
+    impossible: Any = np.int64(-1)  # a literal would be another type, and another signature of the helper
 
     for start in range(0, n, STRIP):
         m = min(STRIP, n - start)
@@ -111,12 +115,12 @@ def responsibilities(
             highest = max(highest, top[p])
         ordinary = lowest > -np.inf and highest < np.inf
         if not ordinary:
-            impossible = _mark_impossible(top, row_weight, out, start, impossible)
+            impossible = _mark_irregular(top, row_weight, out, start, impossible)
         for k in range(K):
             row = resp[k, start : start + m]
             for p in range(m):
                 difference = row[p] - top[p]
-                row[p] = exp(difference) if difference > NEGLIGIBLE else 0.0
+                row[p] = exp(difference) if difference > smallest else 0.0
                 total[p] += row[p]
         if ordinary:
             for p in range(m):

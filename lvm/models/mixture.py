@@ -10,11 +10,17 @@ from numpy.typing import ArrayLike, NDArray
 
 from lvm import _checks
 from lvm._jit import Array, canonical, is_canonical
-from lvm.kernels.responsibilities import responsibilities
-from lvm.protocol import Rows, SparseRows, ZeroDensityError, n_rows, slice_rows
+from lvm.kernels.elementary import UNDERFLOW
+from lvm.kernels.responsibilities import NEGLIGIBLE, responsibilities
+from lvm.protocol import Rows, SparseRows, ZeroDensityError, n_rows
 
-MAX_BLOCK_ROWS = 4096
+# A block costs a few microseconds of Python, during which other threads wait for the interpreter: blocks are long.
+MAX_BLOCK_ROWS = 1 << 14
 BLOCK_CELLS = 1 << 16  # responsibilities per block, 512 KB: they stay in the L2 cache from kernel to kernel
+
+# What kernels see where rows have no weights or no labels.
+ONES = canonical(np.ones(MAX_BLOCK_ROWS))
+UNKNOWN = canonical(np.full(MAX_BLOCK_ROWS, -1), np.int64)
 
 FAMILY_METHODS = ("log_density", "zero_stats", "accumulate", "mstep", "sample", "n_parameters")
 
@@ -89,13 +95,8 @@ class Mixture(Generic[F]):
     def canonical(self, rows: Rows) -> Rows:
         """Return the rows validated, in the dtypes and layouts of the kernels; no copy where they are right."""
         X = self._canonical_X(rows.X)
-        weight = None if rows.weight is None else canonical(rows.weight)
-        labels = None if rows.labels is None else canonical(rows.labels, np.int64)
-        if weight is not None:
-            _checks.aligned("weight", weight, len(X))
-        if labels is not None:
-            _checks.aligned("labels", labels, len(X))
-        return Rows(X, weight, labels)
+        weight = None if rows.weight is None else _checks.row_weights(rows.weight, len(X), "rows.weight")
+        return Rows(X, weight, _checks.labels(rows.labels, len(X), None, "rows.labels"))
 
     def _is_canonical(self, rows: Rows) -> bool:
         """Return whether rows look as `canonical` leaves them; asked once per chunk, so values are not looked at."""
@@ -116,13 +117,12 @@ class Mixture(Generic[F]):
         """
         stats = self.family.zero_stats(params.components)
         counts = np.zeros(len(params.weights))
-        loglik = penalty = weight = 0.0
-        for block in self._posterior(rows, params):
+        loglik = penalty = 0.0
+        for block in self._posterior(rows, params, counts):
             self.family.accumulate(block.X, block.resp, params.components, stats)
-            counts += block.counts
             loglik += block.loglik
             penalty += block.penalty
-            weight += block.weight
+        weight = float(len(rows.X) if rows.weight is None else np.sum(rows.weight))
         return MixtureStats(loglik, penalty, weight, counts, stats)
 
     def mstep(self, stats: MixtureStats, params: MixtureParams) -> MixtureParams:
@@ -214,53 +214,68 @@ class Mixture(Generic[F]):
         return np.zeros(len(params.weights)) if penalty is None else np.asarray(penalty(params.components))
 
     @staticmethod
-    def _blocks(n: int, K: int) -> Iterator[slice]:
-        size = max(256, min(MAX_BLOCK_ROWS, BLOCK_CELLS // K))
-        return (slice(start, min(start + size, n)) for start in range(0, n, size))
+    def _blocks(n: int, K: int) -> list[slice]:
+        """Cut n rows into blocks of nearly equal length."""
+        most = max(256, min(MAX_BLOCK_ROWS, BLOCK_CELLS // K))
+        count = -(-n // most)
+        return [slice(n * i // count, n * (i + 1) // count) for i in range(count)]
 
     def _posterior(
-        self, rows: Rows, params: MixtureParams, penalised: bool = True, strict: bool = True
+        self,
+        rows: Rows,
+        params: MixtureParams,
+        counts: Array | None = None,
+        *,
+        penalised: bool = True,
+        strict: bool = True,
     ) -> Iterator[_Block]:
-        """Yield the responsibilities of one block of rows after the other; strict refuses impossible rows."""
+        """Yield the responsibilities of one block of rows after the other, and add their sums to counts (K,).
+
+        Strict refuses impossible rows. Arrays are reused by the next block.
+        """
         if not self._is_canonical(rows):
             rows = self.canonical(rows)
-        n, K = n_rows(rows), len(params.weights)
+        X, weight, labels = rows
+        K = len(params.weights)
+        if labels is not None and labels.max(initial=-1) >= K:
+            raise ValueError(f"rows.labels hold {labels.max()}, but there are {K} components, from 0 to {K - 1}.")
+        counts = np.zeros(K) if counts is None else counts
         log_penalty = self._log_penalty(params) if penalised else np.zeros(K)
+        smallest = NEGLIGIBLE if penalised else UNDERFLOW  # in an E-step, or for whoever asks for responsibilities
         with np.errstate(divide="ignore"):
             log_weights = np.log(params.weights)
-        blocks = list(self._blocks(n, K))
-        longest = blocks[0].stop if blocks else 0
-        buffer = np.empty(K * longest)
-        ones = canonical(np.ones(longest if rows.weight is None else 0))
-        unknown = canonical(np.full(longest if rows.labels is None else 0, -1), np.int64)
+        blocks = self._blocks(len(X), K)
+        longest = -(-len(X) // len(blocks)) if blocks else 0
+        buffer, logliks = np.empty(K * longest), np.empty(longest)
         for part in blocks:
             m = part.stop - part.start
-            X, weight, labels = slice_rows(rows, part)
-            weight = ones[:m] if weight is None else weight
-            labels = unknown[:m] if labels is None else labels
-            resp = buffer[: K * m].reshape(K, m)
+            block, resp, row_loglik = X[part], buffer[: K * m].reshape(K, m), logliks[:m]
             resp.fill(0.0)
-            self.family.log_density(X, params.components, resp)
-            counts, row_loglik = np.zeros(K), np.empty(m)
+            self.family.log_density(block, params.components, resp)
             loglik, penalty, impossible = responsibilities(
-                resp, log_weights, log_penalty, weight, labels, counts, row_loglik
+                resp,
+                log_weights,
+                log_penalty,
+                ONES[:m] if weight is None else weight[part],
+                UNKNOWN[:m] if labels is None else labels[part],
+                counts,
+                row_loglik,
+                smallest,
             )
             if impossible >= 0 and strict:
                 raise ZeroDensityError(part.start + impossible)
-            yield _Block(part, X, resp, counts, row_loglik, loglik, penalty, float(weight.sum()))
+            yield _Block(part, block, resp, row_loglik, loglik, penalty)
 
 
 class _Block(NamedTuple):
-    """Responsibilities (K, m) of one block of rows, times the row weights, and their sums; reused by the next."""
+    """Responsibilities (K, m) of one block of rows, times the row weights, and log-likelihoods (m,)."""
 
     rows: slice
     X: Any
     resp: Array
-    counts: Array
     row_loglik: Array
     loglik: float
     penalty: float
-    weight: float
 
 
 def _expand(given: NDArray[Any], K: int) -> Array:

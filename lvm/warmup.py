@@ -1,0 +1,64 @@
+"""Compile every kernel ahead of its first use, so that later processes find it on disk."""
+
+from __future__ import annotations
+
+import time
+import warnings
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+from scipy import sparse
+
+import lvm
+from lvm._jit import cache_folder, compilations
+from lvm.estimators.gaussian import STRUCTURES
+
+
+class Warmup(NamedTuple):
+    """What a warm-up did.
+
+    Attributes
+    ----------
+    seconds : float
+        How long it took.
+    n_compiled : int
+        Number of the library's kernels that were compiled; 0 where the cache was full already.
+    folder : Path or None
+        Where compiled kernels are kept; None where no folder can be written, so that nothing is kept.
+    """
+
+    seconds: float
+    n_compiled: int
+    folder: Path | None
+
+
+def fill_cache() -> Warmup:
+    """Fit one tiny mixture of each family, structure and kind of data.
+
+    Returns
+    -------
+    Warmup
+        The time that it took, how many kernels were compiled, and where they are kept.
+    """
+    began = time.perf_counter()
+    with compilations() as events, warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        for estimator, X in _tiny_problems():
+            estimator.fit(X).predict(X)
+    functions = {recorded.data["dispatcher"].py_func for _, recorded in events}
+    own = [function for function in functions if function.__module__.startswith("lvm.")]
+    return Warmup(time.perf_counter() - began, len(own), cache_folder())
+
+
+def _tiny_problems() -> Iterator[tuple[Any, Any]]:
+    X = np.random.RandomState(0).normal(size=(60, 3))
+    settings: dict[str, Any] = {"max_iter": 2, "random_state": 0}
+    for dtype in (np.float64, np.float32):
+        for kind in STRUCTURES:
+            yield lvm.GaussianMixture(2, covariance_type=kind, **settings), X.astype(dtype)
+        for estimator in (lvm.BernoulliMixture(2, **settings), lvm.MultinomialMixture(2, **settings)):
+            ones = (X > 0).astype(dtype)
+            yield estimator, ones
+            yield estimator, sparse.csr_matrix(ones)
