@@ -29,8 +29,8 @@ config: Any = numba.config
 FASTMATH = frozenset({"nsz", "arcp", "contract", "afn", "reassoc"})
 
 
-def _compile(function: Function, fastmath: set[str]) -> Function:
-    options: dict[str, Any] = {"nogil": True, "fastmath": fastmath, "error_model": "numpy"}
+def _compile(function: Function, fastmath: set[str], inlined: bool = False) -> Function:
+    options: dict[str, Any] = {"nogil": True, "fastmath": fastmath, "error_model": "numpy", "forceinline": inlined}
     folder = cache_folder()
     if folder is None:
         return cast(Function, numba.njit(**options)(function))
@@ -123,9 +123,19 @@ def kernel(function: Function) -> Function:
     return _compile(function, set(FASTMATH))
 
 
-def exact_kernel(function: Function) -> Function:
-    """Compile a kernel whose additions keep their written order (error-free transformations)."""
-    return _compile(function, {"contract"})
+def helper(function: Function) -> Function:
+    """Compile a kernel that other kernels call, into each of them.
+
+    As a function of its own it would exist once for each caller, optimised in different ways, and which of them
+    runs would depend on what the process compiled and what it loaded from disk: results would differ in their
+    last bits.
+    """
+    return _compile(function, set(FASTMATH), inlined=True)
+
+
+def exact_helper(function: Function) -> Function:
+    """Compile a helper whose additions keep their written order (error-free transformations)."""
+    return _compile(function, {"contract"}, inlined=True)
 
 
 @contextmanager

@@ -192,7 +192,7 @@ def test_prints_and_mutable_defaults_are_noticed() -> None:
 
 
 def kernel_functions(module: Module) -> list[ast.FunctionDef]:
-    names = ("kernel", "exact_kernel")
+    names = ("kernel", "helper", "exact_helper")
     functions = [node for node in ast.walk(module.tree) if isinstance(node, ast.FunctionDef)]
     return [f for f in functions if any(isinstance(d, ast.Name) and d.id in names for d in f.decorator_list)]
 

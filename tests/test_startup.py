@@ -236,3 +236,28 @@ def test_warmup_is_explained() -> None:
     text = " ".join(ran("warmup", "--help").split())
     assert "NUMBA_CACHE_DIR" in text
     assert "after an installation" in text
+
+
+BITS = """
+import hashlib
+import numpy as np
+import lvm
+X = np.random.RandomState(0).standard_normal((300, 5))
+for kind in ("full", "tied", "diag", "spherical"):
+    mixture = lvm.GaussianMixture(3, covariance_type=kind, random_state=0, max_iter=30, tol=0).fit(X)
+    print(kind, hashlib.sha256(mixture.score_samples(X).tobytes()).hexdigest())
+for estimator, rows in ((lvm.BernoulliMixture, X > 0), (lvm.MultinomialMixture, np.abs(X.round()))):
+    mixture = estimator(3, random_state=0, max_iter=30, tol=0).fit(rows)
+    print(estimator.__name__, hashlib.sha256(mixture.score_samples(rows).tobytes()).hexdigest())
+"""
+
+
+def test_compiled_and_loaded_kernels_give_the_same_bits(tmp_path: Path) -> None:
+    """A kernel compiled in this process, and the same one loaded from disk, are the same code."""
+    environment = {**os.environ, "NUMBA_CACHE_DIR": str(tmp_path / "cache")}
+    cold, warm = (
+        subprocess.run([sys.executable, "-c", BITS], env=environment, capture_output=True, text=True, check=True).stdout
+        for _ in range(2)
+    )
+    assert cold.count("\n") == 6
+    assert cold == warm

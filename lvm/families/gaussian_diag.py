@@ -8,7 +8,7 @@ from typing import NamedTuple, final
 import numpy as np
 
 from lvm import _checks
-from lvm._jit import Array, kernel
+from lvm._jit import Array, helper, kernel
 from lvm.families.gaussian import FAR, LOG_2PI, NOISE, ROUNDED, GaussianFamily, refuse_singular
 from lvm.kernels.strips import STRIP, WIDTH, load_strip
 from lvm.protocol import DEAD_SHARE
@@ -30,7 +30,7 @@ class DiagGaussianStats(NamedTuple):
     second: Array
 
 
-@kernel
+@helper
 def _padded(array: Array, width: int) -> Array:
     """Return array (K, d) with columns of zeros up to width."""
     wide = np.zeros((array.shape[0], width))

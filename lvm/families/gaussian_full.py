@@ -8,7 +8,7 @@ from typing import NamedTuple, final
 import numpy as np
 
 from lvm import _checks
-from lvm._jit import Array, kernel
+from lvm._jit import Array, helper, kernel
 from lvm.families.gaussian import COLLINEAR, FAR, LOG_2PI, NOISE, ROUNDED, GaussianFamily, refuse_singular
 from lvm.kernels.strips import DENSE, STRIP, WIDTH, count_active, gather_strip, list_active, load_strip
 from lvm.kernels.triangular import inverse_cholesky
@@ -34,7 +34,7 @@ class FullGaussianStats(NamedTuple):
     second: Array
 
 
-@kernel
+@helper
 def _copy(matrix: Array, into: Array) -> None:
     """Copy a matrix (d, d) into the corner of another, without what numba compiles for array assignments."""
     for i in range(matrix.shape[0]):
@@ -42,7 +42,7 @@ def _copy(matrix: Array, into: Array) -> None:
             into[i, j] = matrix[i, j]
 
 
-@kernel
+@helper
 def _distance(L: Array, z: Array, m: int, y: Array, distance: Array) -> None:
     """Write |L z|**2 of m points z (d, m) to distance (m,), for lower triangular L; d is a multiple of 4."""
     for p in range(m):
@@ -106,7 +106,7 @@ def _log_density(X: Array, means: Array, factors: Array, out: Array) -> None:
                 row[p] += log_norm - 0.5 * distance[p]
 
 
-@kernel
+@helper
 def _add_moments(
     strip: Array, m: int, r: Array, mean: Array, centred: tuple[Array, Array], first: Array, second: Array
 ) -> None:
@@ -187,7 +187,7 @@ def _accumulate(X: Array, resp: Array, means: Array, counts: Array, first: Array
                 _add_moments(strip, m, resp[k, start : start + m], means[k], centred, first[k], second[k])
 
 
-@kernel
+@helper
 def _factorise(covariance: Array, mean: Array, factor: Array) -> bool:
     """Write the inverse Cholesky factor of covariance (d, d) to factor; False where it is singular to rounding."""
     for i in range(covariance.shape[0]):
@@ -196,7 +196,7 @@ def _factorise(covariance: Array, mean: Array, factor: Array) -> bool:
     return bool(inverse_cholesky(covariance, factor) > COLLINEAR * covariance.shape[0])
 
 
-@kernel
+@helper
 def _mstep_means(counts: Array, first: Array, old: Array, means: Array) -> None:
     """Write the new means (K, d); a dead component keeps its old one."""
     total = np.sum(counts)
@@ -206,7 +206,7 @@ def _mstep_means(counts: Array, first: Array, old: Array, means: Array) -> None:
             means[k, i] = old[k, i] + (first[k, i] / counts[k] if alive else 0.0)
 
 
-@kernel
+@helper
 def _covariance(scatter: Array, moments: Array, mean: Array, reg: float, covariance: Array, factor: Array) -> bool:
     """Write scatter (d, d), lower, plus reg to covariance, and its factor; False where it is singular.
 

@@ -11,7 +11,7 @@ from scipy import sparse
 from scipy.special import gammaln
 
 from lvm import _checks
-from lvm._jit import Array, canonical, kernel
+from lvm._jit import Array, canonical, helper, kernel
 from lvm.kernels.products import add_products, add_sparse_products, add_weighted_rows, add_weighted_sparse_rows
 from lvm.protocol import DEAD_SHARE, SparseRows
 
@@ -33,14 +33,14 @@ class MultinomialStats(NamedTuple):
     events: Array
 
 
-@kernel
+@helper
 def _log_factorial(x: float) -> float:
     """Return log x! (log Gamma(x + 1) for fractional x)."""
     whole = int(min(x, LARGEST))
     return LOG_FACTORIAL[whole] if x == whole else math.lgamma(x + 1.0)
 
 
-@kernel
+@helper
 def _log_coefficient(x: Array) -> float:
     """Return log of (sum x)! / prod x! of one row's counts, (d,) or without its zeros."""
     total = 0.0

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from lvm._jit import bits_to_float, exact_kernel, float_to_bits
+from lvm._jit import bits_to_float, exact_helper, float_to_bits
 
 LOG2_E = 1.4426950408889634
 LN2_HIGH = 6.93147180369123816490e-01
@@ -17,7 +17,7 @@ MANTISSA = 0x000FFFFFFFFFFFFF
 ONE_BITS = 0x3FF0000000000000
 
 
-@exact_kernel
+@exact_helper
 def exp(value: float) -> float:
     """Return exp of a value <= 709, 0 below -708; relative error below 3e-16.
 
@@ -45,7 +45,7 @@ def exp(value: float) -> float:
     return y * power if value > UNDERFLOW else 0.0
 
 
-@exact_kernel
+@exact_helper
 def log(value: float) -> float:
     """Return log of a positive normal number; relative error below 4e-16.
 

@@ -12,13 +12,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from lvm._jit import Array, kernel
+from lvm._jit import Array, helper, kernel
 from lvm.kernels.strips import STRIP, WIDTH
 
 TILE = 64  # features of a strip at a time: with their rows they stay in the L2 cache for any number of features
 
 
-@kernel
+@helper
 def _load_tile(X: Any, start: int, m: int, first: int, width: int, strip: Array) -> None:
     """Copy `width` features from `first` of m rows of X (n, d) from start to strip (TILE, WIDTH), transposed."""
     # Eight points at a time, as in `load_strip`: each feature of theirs is one vector store.
@@ -31,7 +31,7 @@ def _load_tile(X: Any, start: int, m: int, first: int, width: int, strip: Array)
             strip[j - first, p - start] = X[p, j]
 
 
-@kernel
+@helper
 def _add_tile(strip: Array, width: int, m: int, coefficients: Array, first: int, start: int, out: Array) -> None:
     """Add coefficients (K, d) from first @ strip (width, m) to m columns of out (K, n) from start."""
     K = out.shape[0]
@@ -70,7 +70,7 @@ def _add_tile(strip: Array, width: int, m: int, coefficients: Array, first: int,
                 ya[p] += a[j] * strip[j, p]
 
 
-@kernel
+@helper
 def _mark_impossible(strip: Array, width: int, m: int, table: Array, start: int, out: Array) -> None:
     """Write -inf to out (K, n) where infinite entries of table (>= width, K) say so of strip (width, m)."""
     for j in range(width):
@@ -111,7 +111,7 @@ def add_products(X: Any, table: Array, base: Array, offset: Array, out: Array) -
                 _mark_impossible(strip, width, m, table[first:], start, out)
 
 
-@kernel
+@helper
 def _sum_tile(strip: Array, width: int, m: int, resp: Array, start: int, sums: Array) -> None:
     """Add strip (width, m) @ m columns of resp (K, n) from start, transposed, to sums (>= width, K)."""
     K = resp.shape[0]

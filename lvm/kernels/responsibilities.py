@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from lvm._jit import Array, kernel
+from lvm._jit import Array, helper, kernel
 from lvm.kernels.elementary import exp, log
 from lvm.kernels.strips import STRIP
 
@@ -17,7 +17,7 @@ from lvm.kernels.strips import STRIP
 NEGLIGIBLE = -46.05
 
 
-@kernel
+@helper
 def _log_sum(log_density: Array, log_weights: Array) -> float:
     """Return log sum_k exp(log_density + log_weights), each (K,)."""
     top = -np.inf
@@ -31,7 +31,7 @@ def _log_sum(log_density: Array, log_weights: Array) -> float:
     return top + math.log(total)
 
 
-@kernel
+@helper
 def _keep_labelled(resp: Array, labels: NDArray[np.int64]) -> None:
     """Make every component but the known one impossible, for resp (K, m) and labels (m,), -1 for unknown."""
     for p in range(labels.shape[0]):
@@ -41,7 +41,7 @@ def _keep_labelled(resp: Array, labels: NDArray[np.int64]) -> None:
                     resp[k, p] = -np.inf
 
 
-@kernel
+@helper
 def _mark_irregular(top: Array, weight: Array, row_loglik: Array, start: int, impossible: int) -> int:
     """Write -inf or NaN to row_loglik (m,) where top is not finite, else 0, and make top 0 there.
 

@@ -7,14 +7,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from lvm._jit import Array, kernel
+from lvm._jit import Array, helper
 
 STRIP = 256  # points per inner loop: d = 16 features of them fit a 48 KB L1 cache
 # A row of a strip is a cache line longer: rows 2,048 bytes apart would share a few sets of the L1 cache.
 WIDTH = STRIP + 8
 
 
-@kernel
+@helper
 def load_strip(X: Any, start: int, m: int, strip: Array) -> None:
     """Copy m rows of X (n, d) from start to strip (>= d, WIDTH), transposed."""
     d = X.shape[1]
@@ -32,7 +32,7 @@ def load_strip(X: Any, start: int, m: int, strip: Array) -> None:
 DENSE = 0.5
 
 
-@kernel
+@helper
 def count_active(resp: Array, count: Array) -> int:
     """Add the sum of resp (n,) to count (1,) and return how many of them are not 0."""
     total = 0.0
@@ -44,7 +44,7 @@ def count_active(resp: Array, count: Array) -> int:
     return n_active
 
 
-@kernel
+@helper
 def list_active(resp: Array, active: NDArray[np.int64]) -> None:
     """Write the positions of the non-zero entries of resp (n,) to active (n,), ascending."""
     found = 0
@@ -53,7 +53,7 @@ def list_active(resp: Array, active: NDArray[np.int64]) -> None:
         found += 1 if resp[p] != 0.0 else 0
 
 
-@kernel
+@helper
 def gather_strip(X: Any, resp: Array, rows: NDArray[np.int64], strip: Array, gathered: Array) -> None:
     """Copy rows (m,) of X (n, d) to strip (>= d, WIDTH), transposed, and their resp (n,) to gathered (>= m,)."""
     for p in range(rows.shape[0]):

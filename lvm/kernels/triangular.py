@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import numpy as np
 
-from lvm._jit import Array, kernel
+from lvm._jit import Array, helper
 
 
-@kernel
+@helper
 def inverse_cholesky(matrix: Array, inverse: Array) -> float:
     """Write L^-1 for matrix = L L' (d, d) to inverse (d, d), zeros above the diagonal.
 
