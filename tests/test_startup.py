@@ -204,7 +204,12 @@ def test_warmup_fills_the_cache_for_everything(tmp_path: Path) -> None:
     command = [sys.executable, "-m", "lvm", "warmup"]
     outputs = [
         subprocess.run(
-            command, env={**os.environ, "NUMBA_CACHE_DIR": str(cache)}, capture_output=True, text=True, check=True
+            command,
+            env={**os.environ, "NUMBA_CACHE_DIR": str(cache)},
+            cwd=tmp_path,  # else -m would take the package in the working folder for the installed one
+            capture_output=True,
+            text=True,
+            check=True,
         ).stdout
         for _ in range(2)
     ]
