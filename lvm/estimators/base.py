@@ -34,8 +34,9 @@ class MixtureEstimator(FittedMixture):
 
     _min_rows = 1
     _accept_sparse = False
-    _collapse_start = False  # whether a start is made on the distinct rows
-    _smooth_start = False  # whether a value that a subsample lacks would be impossible
+    # Whether rows repeat, so that a start is made on the distinct ones, and values that a subsample lacks would be
+    # impossible, so that it is smoothed.
+    _is_discrete = False
 
     n_components: int
     tol: float
@@ -229,9 +230,9 @@ class MixtureEstimator(FittedMixture):
                 weight = None if rows.weight is None else rows.weight[index]
                 labels = None if rows.labels is None else rows.labels[index]
                 part = model.canonical(Rows(X, weight, labels))
-                everything = rows if self._smooth_start else None
+                everything = rows if self._is_discrete else None
             features = self._features(X)
-            if self._collapse_start and part.labels is None:
+            if self._is_discrete and part.labels is None:
                 features, weight, place = initialize.collapse(features, part.weight)
                 assignment = initialize.assign(features, K, self.init_params, rng, weight)[place]
             else:

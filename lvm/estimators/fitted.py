@@ -98,8 +98,8 @@ class FittedMixture(DensityMixin, BaseEstimator, ABC):  # type: ignore[misc]  # 
         sample_weight : array-like of shape (n,), optional
             Row weights.
         """
-        total, weight = self._total(X, sample_weight, None)
-        return total / weight
+        loglik, n = _total(*self._weighted(X, sample_weight, None))
+        return loglik / n
 
     def sample(self, n_samples: int = 1) -> tuple[Any, NDArray[np.int64]]:
         """Draw rows from the fitted mixture.
@@ -141,7 +141,7 @@ class FittedMixture(DensityMixin, BaseEstimator, ABC):  # type: ignore[misc]  # 
         labels : array-like of shape (n,), optional
             Known components, -1 where unknown: the likelihood is then the one in which they are known.
         """
-        return -2 * self._total(X, sample_weight, labels)[0] + 2 * self.n_parameters()
+        return -2 * _total(*self._weighted(X, sample_weight, labels))[0] + 2 * self.n_parameters()
 
     def bic(self, X: ArrayLike, sample_weight: ArrayLike | None = None, labels: ArrayLike | None = None) -> float:
         """Return the Bayesian information criterion, -2 loglik + n_parameters log n: the lower the better.
@@ -159,8 +159,7 @@ class FittedMixture(DensityMixin, BaseEstimator, ABC):  # type: ignore[misc]  # 
         ----------
         Schwarz (1978), "Estimating the dimension of a model". mclust's BIC is the negative of this one.
         """
-        loglik, n = self._total(X, sample_weight, labels)
-        return -2 * loglik + self.n_parameters() * float(np.log(n))
+        return _bic(*self._weighted(X, sample_weight, labels))
 
     def icl(self, X: ArrayLike, sample_weight: ArrayLike | None = None, labels: ArrayLike | None = None) -> float:
         """Return the integrated completed likelihood criterion: BIC - 2 sum log max_k r_ik; the lower the better.
@@ -180,7 +179,7 @@ class FittedMixture(DensityMixin, BaseEstimator, ABC):  # type: ignore[misc]  # 
         completed likelihood". mclust's ICL is the negative of this one.
         """
         model, rows, params = self._weighted(X, sample_weight, labels)
-        return self.bic(X, sample_weight, labels) - 2 * model.classification_loglik(rows, params)
+        return _bic(model, rows, params) - 2 * model.classification_loglik(rows, params)
 
     def _weighted(
         self, X: ArrayLike, sample_weight: ArrayLike | None, labels: ArrayLike | None
@@ -190,11 +189,16 @@ class FittedMixture(DensityMixin, BaseEstimator, ABC):  # type: ignore[misc]  # 
         weight, known = _checks.sample_weight(sample_weight, n), _checks.labels(labels, n, len(params.weights))
         return model, rows._replace(weight=weight, labels=known), params
 
-    def _total(self, X: ArrayLike, sample_weight: ArrayLike | None, labels: ArrayLike | None) -> tuple[float, float]:
-        """Return the log-likelihood of all rows and their total weight."""
-        model, rows, params = self._weighted(X, sample_weight, labels)
-        each = model.loglik(rows, params)
-        if rows.weight is None:
-            return float(each.sum()), float(len(each))
-        counted = rows.weight > 0  # a row of weight 0 may be impossible
-        return float(each[counted] @ rows.weight[counted]), float(rows.weight.sum())
+
+def _bic(model: Mixture[Any], rows: Rows, params: MixtureParams) -> float:
+    loglik, n = _total(model, rows, params)
+    return -2 * loglik + model.n_parameters(params) * float(np.log(n))
+
+
+def _total(model: Mixture[Any], rows: Rows, params: MixtureParams) -> tuple[float, float]:
+    """Return the log-likelihood of all rows and their total weight."""
+    each = model.loglik(rows, params)
+    if rows.weight is None:
+        return float(each.sum()), float(len(each))
+    counted = rows.weight > 0  # a row of weight 0 may be impossible
+    return float(each[counted] @ rows.weight[counted]), float(rows.weight.sum())

@@ -20,8 +20,7 @@ class _ProbabilityMixture(MixtureEstimator):
     """Base of the estimators whose only component parameter is `probabilities_`."""
 
     _accept_sparse = True
-    _collapse_start = True
-    _smooth_start = True
+    _is_discrete = True
     _sum_to_one = False
 
     def __init__(
