@@ -59,3 +59,25 @@ def reference_folder() -> Path:
     if not folder.is_dir():
         pytest.skip("the folder ../shared/reference with the recorded optima is not beside this repository")
     return folder
+
+
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A new folder that holds data.csv, and is the working folder: for the command line."""
+    from command_line import TABLE
+
+    monkeypatch.chdir(tmp_path)
+    TABLE.to_csv("data.csv", index=False)
+    return tmp_path
+
+
+@pytest.fixture
+def model(folder: Path) -> str:
+    """A file with a mixture of two components, fitted to data.csv."""
+    from command_line import TABLE
+
+    import lvm
+
+    path = folder / "model.lvm"
+    lvm.save(lvm.GaussianMixture(2, random_state=0).fit(TABLE), path)
+    return path.name

@@ -19,18 +19,7 @@ from lvm.cli import FAMILIES
 RNG = np.random.default_rng(12)
 
 
-@pytest.fixture(autouse=True)
-def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Run in a new folder that holds data.csv."""
-    monkeypatch.chdir(tmp_path)
-    TABLE.to_csv("data.csv", index=False)
-    return tmp_path
-
-
-@pytest.fixture
-def model() -> str:
-    lvm.save(lvm.GaussianMixture(2, random_state=0).fit(TABLE), "model.lvm")
-    return "model.lvm"
+pytestmark = pytest.mark.usefixtures("folder")
 
 
 # ----- fit --------------------------------------------------------------------------------------------------------
@@ -252,7 +241,7 @@ def test_progress_is_for_terminals(monkeypatch: pytest.MonkeyPatch) -> None:
     with reports.progress(hidden=False) as callback:
         callback(1, 2, found.table[0])
         callback(2, 2, found.table[1])
-    assert "2/2" in terminal.file.getvalue()  # type: ignore[attr-defined]
+    assert "2/2" in terminal.file.getvalue()  # type: ignore[attr-defined]  # a StringIO
 
 
 # ----- as a program -----------------------------------------------------------------------------------------------
@@ -305,7 +294,7 @@ def test_numbers_are_whole_on_a_narrow_screen() -> None:
     found = lvm.select(lvm.GaussianMixture(random_state=0), TABLE, n_components=[2])
     reports.print_selection(screen, found)
     reports.print_mixture(screen, found.best, [30, 30], 60)
-    printed = screen.file.getvalue()  # type: ignore[attr-defined]
+    printed = screen.file.getvalue()  # type: ignore[attr-defined]  # a StringIO
     assert f"{found.table[0].icl:.2f}" in printed
     assert "\u2026" not in printed
     assert screen.width == 40

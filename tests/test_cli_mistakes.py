@@ -7,24 +7,11 @@ from typing import Any
 
 import pandas as pd
 import pytest
-from command_line import TABLE, fails, listing, run
+from command_line import fails, listing, run
 
-import lvm
 from lvm import tables
 
-
-@pytest.fixture(autouse=True)
-def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Run in a new folder that holds data.csv."""
-    monkeypatch.chdir(tmp_path)
-    TABLE.to_csv("data.csv", index=False)
-    return tmp_path
-
-
-@pytest.fixture
-def model() -> str:
-    lvm.save(lvm.GaussianMixture(2, random_state=0).fit(TABLE), "model.lvm")
-    return "model.lvm"
+pytestmark = pytest.mark.usefixtures("folder")
 
 
 FILES = {

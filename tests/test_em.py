@@ -191,7 +191,7 @@ def test_n_threads(monkeypatch: pytest.MonkeyPatch) -> None:
     assert [n_threads(n_jobs) for n_jobs in (None, -1)] == [2, 2]
     for wrong in (1.5, True, "2"):
         with pytest.raises(TypeError, match="n_jobs must be"):
-            n_threads(wrong)  # type: ignore[arg-type]
+            n_threads(wrong)  # type: ignore[arg-type]  # on purpose
 
 
 def test_any_ordered_map_gives_the_same_statistics() -> None:

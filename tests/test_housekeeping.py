@@ -150,7 +150,7 @@ def test_public_names() -> None:
     }
     assert seen == set(lvm.__all__)
     with pytest.raises(AttributeError, match="'lvm' has no attribute 'nonsense'"):
-        _ = lvm.nonsense  # type: ignore[attr-defined]
+        _ = lvm.nonsense  # type: ignore[attr-defined]  # on purpose
 
 
 # ----- what may not appear ------------------------------------------------------------------------------------

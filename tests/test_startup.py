@@ -192,7 +192,7 @@ def test_the_setting_of_numba_is_left_as_it_was() -> None:
 
     assert os.environ["NUMBA_CACHE_DIR"] == numba.config.CACHE_DIR
     assert _jit.cache_folder() is not None
-    assert Path(numba.config.CACHE_DIR) == _jit.cache_folder().parent  # type: ignore[union-attr]
+    assert Path(numba.config.CACHE_DIR) == _jit.cache_folder().parent  # type: ignore[union-attr]  # there is one
 
 
 # ----- the warm-up --------------------------------------------------------------------------------------------
