@@ -19,7 +19,7 @@ from llvmlite import ir
 from numba.core import event
 from numba.extending import intrinsic
 from numba.misc.appdirs import AppDirs
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike, DTypeLike, NDArray
 
 Array = NDArray[np.float64]
 Function = TypeVar("Function", bound=Callable[..., Any])
@@ -145,7 +145,7 @@ def compilations() -> Iterator[list[Any]]:
         yield recorder.buffer
 
 
-def is_canonical(array: Any, dtype: type) -> TypeGuard[NDArray[Any]]:
+def is_canonical(array: Any, dtype: DTypeLike) -> TypeGuard[NDArray[Any]]:
     """Return whether `canonical` would return `array` itself."""
     if not isinstance(array, np.ndarray) or array.dtype != dtype:
         return False
@@ -153,7 +153,7 @@ def is_canonical(array: Any, dtype: type) -> TypeGuard[NDArray[Any]]:
     return flags.c_contiguous and flags.aligned and not flags.writeable
 
 
-def canonical(array: ArrayLike, dtype: type = np.float64) -> NDArray[Any]:
+def canonical(array: ArrayLike, dtype: DTypeLike = np.float64) -> NDArray[Any]:
     """Return `array` as kernels see inputs: one dtype, C order, read-only.
 
     No copy is made where the dtype and layout are right already. The result is always a

@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lvm._jit import compilations
-from lvm.em import ROUNDING, fit_em
+from lvm.em import fit_em, rounding
 from lvm.execution import MIN_CHUNK_ROWS, add_stats
 from lvm.models.mixture import Mixture, MixtureParams
 from lvm.protocol import SparseRows, leaves, map_fields, n_rows, slice_rows
@@ -215,7 +215,7 @@ def _objective_never_falls(case: Case, rows: Any = None) -> None:
     rows = case.rows if rows is None else rows
     trace = fit_em(case.model, rows, case.params, tol=0.0, max_iter=12).objective_trace
     worst = float(np.min(np.diff(trace), initial=0.0))
-    require(worst >= -ROUNDING * max(n_rows(rows), np.abs(trace).max()), f"an iteration lowers it by {-worst}")
+    require(worst >= -rounding(rows) * max(n_rows(rows), np.abs(trace).max()), f"an iteration lowers it by {-worst}")
 
 
 def _fixed_point_is_a_maximum(case: Case) -> None:

@@ -110,7 +110,7 @@ class MixtureEstimator(FittedMixture):
         data = self._validate(X, reset=True)
         n = data.shape[0]
         _checks.at_most_rows(self.n_components, n)
-        model = Mixture(self._family())
+        model = Mixture(self._family(data))
         rows = model.canonical(
             Rows(data, _checks.sample_weight(sample_weight, n), _checks.labels(labels, n, self.n_components))
         )

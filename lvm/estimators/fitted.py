@@ -24,8 +24,8 @@ class FittedMixture(DensityMixin, BaseEstimator, ABC):  # type: ignore[misc]  # 
     weights_: Array
 
     @abstractmethod
-    def _family(self) -> Any:
-        """Return the family that the constructor's arguments describe."""
+    def _family(self, X: Any = None) -> Any:
+        """Return the family that the constructor's arguments describe, for the rows X where they matter."""
 
     @abstractmethod
     def _get_components(self) -> Any:
@@ -40,8 +40,9 @@ class FittedMixture(DensityMixin, BaseEstimator, ABC):  # type: ignore[misc]  # 
 
     def _fitted(self, X: Any) -> tuple[Mixture[Any], Rows, MixtureParams]:
         check_is_fitted(self)
-        model = Mixture(self._family())
-        return model, model.canonical(Rows(self._validate(X, reset=False))), self._get_params()
+        data = self._validate(X, reset=False)
+        model = Mixture(self._family(data))
+        return model, model.canonical(Rows(data)), self._get_params()
 
     def predict_proba(self, X: ArrayLike) -> Array:
         """Return the posterior probability of each component for each row, shape (n, K).

@@ -13,12 +13,15 @@ from lvm._jit import Array, canonical
 from lvm.estimators.base import MixtureEstimator
 from lvm.families.gaussian import GaussianFamily
 from lvm.families.gaussian_diag import DiagGaussian, SphericalGaussian
-from lvm.families.gaussian_full import FullGaussian, TiedGaussian
+from lvm.families.gaussian_full import FullGaussian
+from lvm.families.gaussian_tied import TiedGaussian
 from lvm.kernels.moments import column_moments
 from lvm.protocol import Rows
 
 # Where reg_covar is a million times every variance, responsibilities agree with the weights to six digits.
 INVISIBLE = 1e-6
+# A column that spreads over more than this, or less than its inverse, has squares beyond float32 or close to its ends.
+SINGLE = 1e12
 
 
 class _Structure:
@@ -53,6 +56,15 @@ STRUCTURES = {
     "diag": _Structure(DiagGaussian, "Kd"),
     "spherical": _Structure(SphericalGaussian, "K"),
 }
+
+
+def _arithmetic(X: Any) -> type[np.floating[Any]]:
+    """Return float32 for rows (n, d) of that dtype whose squares it holds, else float64."""
+    if X is None or X.dtype != np.float32 or len(X) == 0:
+        return np.float64
+    spread = np.subtract(X.max(axis=0), X.min(axis=0), dtype=np.float64)
+    spread = spread[spread > 0]
+    return np.float32 if np.all((spread > 1 / SINGLE) & (spread < SINGLE)) else np.float64
 
 
 @final
@@ -189,8 +201,8 @@ class GaussianMixture(MixtureEstimator):
     def _structure(self) -> _Structure:
         return STRUCTURES[_checks.choice("covariance_type", self.covariance_type, list(STRUCTURES))]
 
-    def _family(self) -> GaussianFamily[Any]:
-        return self._structure.family(_checks.real("reg_covar", self.reg_covar, 0.0))
+    def _family(self, X: Any = None) -> GaussianFamily[Any]:
+        return self._structure.family(_checks.real("reg_covar", self.reg_covar, 0.0), _arithmetic(X))
 
     def _features(self, X: Any) -> Any:
         return X

@@ -6,6 +6,7 @@ from abc import ABC, abstractmethod
 from typing import Any, Generic, TypeVar
 
 import numpy as np
+from numpy.typing import DTypeLike
 
 from lvm import _checks
 from lvm._jit import Array, canonical
@@ -15,17 +16,6 @@ from lvm.protocol import DegenerateError
 Params = TypeVar("Params", bound=Any)
 
 LOG_2PI = 1.8378770664093453
-EPS = 2.220446049250313e-16
-# Rounding of x - mean leaves a variance of about (eps * |mean|)**2 where there is none.
-NOISE = 8.0 * EPS
-# A pivot below this share of its variable's variance is rounding: the variables are collinear.
-COLLINEAR = 8.0 * EPS
-
-# Second moments about a centre that is further off than their spread lose digits: where more than FAR of them is
-# the shift of the mean, a covariance that comes out singular may be mere cancellation. It is then replaced by
-# ROUNDED times those moments, their likely rounding; the next iteration has the right centre.
-FAR = 0.5
-ROUNDED = 1e-12
 
 
 class GaussianFamily(ABC, Generic[Params]):
@@ -40,12 +30,19 @@ class GaussianFamily(ABC, Generic[Params]):
         Q(theta) - reg_covar / 2 * sum_k N_k tr(inverse covariance_k),
 
         so EM climbs that penalised objective (`log_penalty`) and stays monotone. 0 is maximum likelihood.
+    dtype : {float64, float32}
+        Of the rows, and of the arithmetic of the densities and of the moments of a few hundred rows; parameters,
+        statistics and log-likelihoods are float64.
     """
 
-    def __init__(self, reg_covar: float = 0.0) -> None:
+    def __init__(self, reg_covar: float = 0.0, dtype: DTypeLike = np.float64) -> None:
         if not 0 <= reg_covar < np.inf:
             raise ValueError(f"reg_covar must be finite and >= 0, got {reg_covar}.")
         self.reg_covar = float(reg_covar)
+        self.dtype = np.dtype(dtype)
+        if self.dtype not in (np.float64, np.float32):
+            raise ValueError(f"dtype must be float64 or float32, got {self.dtype}.")
+        self._eps = float(np.finfo(self.dtype).eps)
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}(reg_covar={self.reg_covar:g})"
@@ -63,8 +60,8 @@ class GaussianFamily(ABC, Generic[Params]):
         """Return factors (C, d, e) whose squares sum to the trace of each inverse covariance; C is K or 1."""
 
     def canonical(self, X: Any) -> Array:
-        """Return X as float64, C order, read-only; refuse NaN and infinities."""
-        array: Array = canonical(X)
+        """Return X in the family's dtype, C order, read-only; refuse NaN and infinities."""
+        array: Array = canonical(X, self.dtype)
         _checks.matrix(array)
         _checks.finite(array)
         return array

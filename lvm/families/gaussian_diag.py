@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from typing import NamedTuple, final
+from typing import Any, NamedTuple, final
 
 import numpy as np
 
 from lvm import _checks
 from lvm._jit import Array, helper, kernel
-from lvm.families.gaussian import FAR, LOG_2PI, NOISE, ROUNDED, GaussianFamily, refuse_singular
+from lvm.families.gaussian import GaussianFamily, refuse_singular
+from lvm.kernels.covariance import FAR, NOISE, ROUNDED
 from lvm.kernels.strips import STRIP, WIDTH, load_strip
+from lvm.kernels.whitening import LOG_2PI
 from lvm.protocol import DEAD_SHARE
 
 
@@ -31,9 +33,9 @@ class DiagGaussianStats(NamedTuple):
 
 
 @helper
-def _padded(array: Array, width: int) -> Array:
-    """Return array (K, d) with columns of zeros up to width."""
-    wide = np.zeros((array.shape[0], width))
+def _padded(array: Array, width: int, dtype: Any) -> Array:
+    """Return array (K, d) in the dtype, with columns of zeros up to width."""
+    wide = np.zeros((array.shape[0], width), dtype)
     for k in range(array.shape[0]):
         for i in range(array.shape[1]):
             wide[k, i] = array[k, i]
@@ -45,13 +47,15 @@ def _log_density(X: Array, means: Array, inverse_scales: Array, out: Array) -> N
     """Add the log densities of X (n, d) to out (K, n)."""
     n, d = X.shape
     width = (d + 3) // 4 * 4  # features of zeros, with scale 0, make d a multiple of 4
-    strip = np.zeros((width, WIDTH))
-    distance = np.empty(STRIP)
-    mu, scale = _padded(means, width), _padded(inverse_scales, width)
+    strip = np.zeros((width, WIDTH), X.dtype)
+    distance = np.empty(STRIP, X.dtype)
+    mu, scale = _padded(means, width, X.dtype), _padded(inverse_scales, width, X.dtype)
+    offset = np.zeros_like(mu)  # what the rounding of the means lacks, whitened
     log_norms = np.full(means.shape[0], -0.5 * d * LOG_2PI)
     for k in range(means.shape[0]):
         for i in range(d):
             log_norms[k] += np.log(inverse_scales[k, i])
+            offset[k, i] = (mu[k, i] - means[k, i]) * inverse_scales[k, i]
     for start in range(0, n, STRIP):
         m = min(STRIP, n - start)
         load_strip(X, start, m, strip)
@@ -62,9 +66,10 @@ def _log_density(X: Array, means: Array, inverse_scales: Array, out: Array) -> N
             for i in range(0, width, 4):
                 m0, m1, m2, m3 = mu[k, i], mu[k, i + 1], mu[k, i + 2], mu[k, i + 3]
                 s0, s1, s2, s3 = scale[k, i], scale[k, i + 1], scale[k, i + 2], scale[k, i + 3]
+                o0, o1, o2, o3 = offset[k, i], offset[k, i + 1], offset[k, i + 2], offset[k, i + 3]
                 for p in range(m):
-                    z0, z1 = (strip[i, p] - m0) * s0, (strip[i + 1, p] - m1) * s1
-                    z2, z3 = (strip[i + 2, p] - m2) * s2, (strip[i + 3, p] - m3) * s3
+                    z0, z1 = (strip[i, p] - m0) * s0 + o0, (strip[i + 1, p] - m1) * s1 + o1
+                    z2, z3 = (strip[i + 2, p] - m2) * s2 + o2, (strip[i + 3, p] - m3) * s3 + o3
                     distance[p] += z0 * z0 + z1 * z1 + z2 * z2 + z3 * z3
             row = out[k, start : start + m]
             log_norm = log_norms[k]
@@ -77,24 +82,25 @@ def _accumulate(X: Array, resp: Array, means: Array, counts: Array, first: Array
     """Add the moments of X (n, d) about means (K, d) under resp (K, n)."""
     n, d = X.shape
     width = (d + 3) // 4 * 4
-    strip = np.zeros((width, WIDTH))
-    mu = _padded(means, width)
-    one, two = np.zeros_like(mu), np.zeros_like(mu)
+    zero = X.dtype.type(0)
+    strip = np.zeros((width, WIDTH), X.dtype)
+    mu = _padded(means, width, X.dtype)
+    count, one, two = np.zeros(len(means)), np.zeros(mu.shape), np.zeros(mu.shape)
     for start in range(0, n, STRIP):
         m = min(STRIP, n - start)
         load_strip(X, start, m, strip)
         for k in range(means.shape[0]):
             r = resp[k, start : start + m]
-            count = 0.0
+            total = zero
             for p in range(m):
-                count += r[p]
-            if count == 0.0:
+                total += r[p]
+            if total == 0.0:
                 continue
-            counts[k] += count
+            count[k] += total
             # Four features at a time: eight running sums in registers, and each r serves them all.
             for i in range(0, width, 4):
                 m0, m1, m2, m3 = mu[k, i], mu[k, i + 1], mu[k, i + 2], mu[k, i + 3]
-                a0 = a1 = a2 = a3 = b0 = b1 = b2 = b3 = 0.0
+                a0 = a1 = a2 = a3 = b0 = b1 = b2 = b3 = zero
                 for p in range(m):
                     z0, z1, z2, z3 = strip[i, p] - m0, strip[i + 1, p] - m1, strip[i + 2, p] - m2, strip[i + 3, p] - m3
                     r0, r1, r2, r3 = r[p] * z0, r[p] * z1, r[p] * z2, r[p] * z3
@@ -115,9 +121,12 @@ def _accumulate(X: Array, resp: Array, means: Array, counts: Array, first: Array
                 two[k, i + 2] += b2
                 two[k, i + 3] += b3
     for k in range(means.shape[0]):
+        counts[k] += count[k]
         for i in range(d):
-            first[k, i] += one[k, i]
-            second[k, i] += two[k, i]
+            # From the rounded mean to the mean itself; the same where there was no rounding.
+            rest = means[k, i] - mu[k, i]
+            first[k, i] += one[k, i] - count[k] * rest
+            second[k, i] += two[k, i] - 2.0 * rest * one[k, i] + count[k] * rest * rest
 
 
 class _DiagStatistics(GaussianFamily[DiagGaussianParams]):
@@ -150,7 +159,7 @@ class _DiagStatistics(GaussianFamily[DiagGaussianParams]):
 
     def accumulate(self, X: Array, resp: Array, params: DiagGaussianParams, stats: DiagGaussianStats) -> None:
         """Add the rows' moments about the current means."""
-        _accumulate(X, resp, params.means, stats.counts, stats.first, stats.second)
+        _accumulate(X, resp.astype(X.dtype, copy=False), params.means, stats.counts, stats.first, stats.second)
 
     @abstractmethod
     def _structured(self, variances: Array) -> Array:
@@ -163,7 +172,8 @@ class _DiagStatistics(GaussianFamily[DiagGaussianParams]):
         shift = np.divide(stats.first, counts, out=np.zeros_like(stats.first), where=alive[:, None])
         means = params.means + shift
         square = np.divide(stats.second, counts, out=np.zeros_like(shift), where=alive[:, None])
-        scatter = np.where(shift**2 > FAR * square, np.maximum(square - shift**2, ROUNDED * square), square - shift**2)
+        scatter = square - shift**2
+        scatter = np.where(shift**2 > FAR * square, np.maximum(scatter, ROUNDED * self._eps * square), scatter)
         variances = self._structured(scatter + self.reg_covar)
         noise = self._structured((NOISE * means) ** 2)
         variances[~alive] = params.covariances[~alive]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from lvm._jit import Array, kernel
+from lvm._jit import Array, helper, kernel
 
 
 @kernel
@@ -46,3 +46,71 @@ def sums_of_squares(factors: Array, out: Array) -> None:
             for j in range(factors.shape[2]):
                 total += factors[c, i, j] ** 2
         out[k] = total
+
+
+@helper
+def add_strip_moments(
+    strip: Array, m: int, r: Array, mean: Array, centred: tuple[Array, Array], first: Array, second: Array
+) -> None:
+    """Add the moments of m points in strip (d, m) under r (m,) about mean (d,); centred is scratch for two strips."""
+    d = first.shape[0]
+    z, rz = centred
+    zero = z.dtype.type(0)
+    for i in range(d):
+        total = zero
+        at = mean[i]
+        for p in range(m):
+            z[i, p] = strip[i, p] - at
+            rz[i, p] = r[p] * z[i, p]
+            total += rz[i, p]
+        first[i] += total
+    # Four rows times two columns: eight running sums in registers, no store, and six loads serve eight
+    # multiply-adds.
+    d4 = d - d % 4
+    for i in range(0, d4, 4):
+        for j in range(0, i + 4, 2):
+            s00 = s10 = s20 = s30 = s01 = s11 = s21 = s31 = zero
+            for p in range(m):
+                u, v = z[j, p], z[j + 1, p]
+                s00 += rz[i, p] * u
+                s10 += rz[i + 1, p] * u
+                s20 += rz[i + 2, p] * u
+                s30 += rz[i + 3, p] * u
+                s01 += rz[i, p] * v
+                s11 += rz[i + 1, p] * v
+                s21 += rz[i + 2, p] * v
+                s31 += rz[i + 3, p] * v
+            second[i, j] += s00
+            second[i + 1, j] += s10
+            second[i + 2, j] += s20
+            second[i + 3, j] += s30
+            second[i, j + 1] += s01
+            second[i + 1, j + 1] += s11
+            second[i + 2, j + 1] += s21
+            second[i + 3, j + 1] += s31
+    for i in range(d4, d):
+        for j in range(i + 1):
+            s00 = zero
+            for p in range(m):
+                s00 += rz[i, p] * z[j, p]
+            second[i, j] += s00
+
+
+@helper
+def move_moments(mean: Array, near: Array, count: float, first: Array, second: Array) -> None:
+    """Move moments about near (d,), a rounded mean, to the mean: first (d,) and the lower half of second (d, d).
+
+    They must be those of the given count alone, but second may hold more that is about the mean already.
+    """
+    d = mean.shape[0]
+    exact = True
+    for i in range(d):
+        exact = exact and mean[i] == near[i]
+    if exact:
+        return
+    for i in range(d):
+        for j in range(i + 1):
+            a, b = mean[i] - near[i], mean[j] - near[j]
+            second[i, j] += count * a * b - a * first[j] - b * first[i]
+    for i in range(d):
+        first[i] -= count * (mean[i] - near[i])

@@ -41,3 +41,11 @@ def inverse_cholesky(matrix: Array, inverse: Array) -> float:
             inverse[i, j] /= -lower[i, i]
         inverse[i, i] = 1.0 / lower[i, i]
     return smallest
+
+
+@helper
+def copy_matrix(matrix: Array, into: Array) -> None:
+    """Copy a matrix (d, d) into the corner of another, without what numba compiles for array assignments."""
+    for i in range(matrix.shape[0]):
+        for j in range(matrix.shape[1]):
+            into[i, j] = matrix[i, j]
