@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import getpass
 import hashlib
+import inspect
 import os
 import shutil
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from functools import cache
 from pathlib import Path
@@ -16,8 +17,9 @@ from typing import Any, TypeGuard, TypeVar, cast
 import numba
 import numpy as np
 from llvmlite import ir
+from numba import types
 from numba.core import event
-from numba.extending import intrinsic
+from numba.extending import intrinsic, models, overload, register_model
 from numba.misc.appdirs import AppDirs
 from numpy.typing import ArrayLike, DTypeLike, NDArray
 
@@ -29,8 +31,25 @@ config: Any = numba.config
 FASTMATH = frozenset({"nsz", "arcp", "contract", "afn", "reassoc"})
 
 
+OPTIONS: Any = {"nogil": True, "error_model": "numpy"}
+
+
+def choose_by_type(stub: Function, argument: str, implementations: Mapping[Any, Callable[..., Any]]) -> None:
+    """Make kernels that call `stub` compile an implementation in its place, as a helper: that of an argument's type.
+
+    Stub and implementations are plain functions with the same argument names; the types are NamedTuples.
+    """
+    position = list(inspect.signature(stub).parameters).index(argument)
+
+    def choose(*types: Any) -> Callable[..., Any] | None:
+        return implementations.get(getattr(types[position], "instance_class", None))
+
+    options: Any = {**OPTIONS, "fastmath": set(FASTMATH), "forceinline": True}
+    overload(stub, jit_options=options, strict=False)(choose)
+
+
 def _compile(function: Function, fastmath: set[str], inlined: bool = False) -> Function:
-    options: dict[str, Any] = {"nogil": True, "fastmath": fastmath, "error_model": "numpy", "forceinline": inlined}
+    options: dict[str, Any] = {**OPTIONS, "fastmath": fastmath, "forceinline": inlined}
     folder = cache_folder()
     if folder is None:
         return cast(Function, numba.njit(**options)(function))
@@ -133,6 +152,14 @@ def helper(function: Function) -> Function:
     return _compile(function, set(FASTMATH), inlined=True)
 
 
+def part_of_kernel(function: Function) -> Function:
+    """Write the source of a helper into each kernel that calls it: for long ones, with a few callers.
+
+    A helper is also compiled by itself, for nothing, which for these takes seconds.
+    """
+    return cast(Function, numba.njit(inline="always", fastmath=set(FASTMATH), **OPTIONS)(function))
+
+
 def exact_helper(function: Function) -> Function:
     """Compile a helper whose additions keep their written order (error-free transformations)."""
     return _compile(function, {"contract"}, inlined=True)
@@ -184,3 +211,69 @@ def _bits_to_float(_typing: Any, _bits: Any) -> Any:
 # For kernels: the bits of a float64 as an int64, and back.
 float_to_bits = cast(Callable[[float], int], intrinsic(_float_to_bits))
 bits_to_float = cast(Callable[[int], float], intrinsic(_bits_to_float))
+
+
+class _EightType(types.Type):
+    def __init__(self) -> None:
+        super().__init__(name="Eight")
+
+
+@register_model(_EightType)
+class _EightModel(models.PrimitiveModel):
+    def __init__(self, manager: Any, numba_type: Any) -> None:
+        super().__init__(manager, numba_type, _EIGHT_DOUBLES)  # type: ignore[no-untyped-call]  # numba has none
+
+
+_EIGHT_DOUBLES = ir.VectorType(ir.DoubleType(), 8)
+_EIGHT = _EightType()
+
+
+def _address(context: Any, builder: Any, array_type: Any, array: Any, position: Any) -> Any:
+    data = context.make_array(array_type)(context, builder, array).data
+    return builder.bitcast(builder.gep(data, [position]), _EIGHT_DOUBLES.as_pointer())
+
+
+def _zero_eight(_typing: Any) -> Any:
+    def generate(_context: Any, _builder: Any, _signature: Any, _arguments: Any) -> Any:
+        return ir.Constant(_EIGHT_DOUBLES, [0.0] * 8)
+
+    return _EIGHT(), generate
+
+
+def _load_eight(_typing: Any, array: Any, _position: Any) -> Any:
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        loaded = builder.load(_address(context, builder, signature.args[0], *arguments))
+        loaded.align = 8
+        return loaded
+
+    return _EIGHT(array, types.uint64), generate
+
+
+def _store_eight(_typing: Any, value: Any, array: Any, _position: Any) -> Any:
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        stored = builder.store(arguments[0], _address(context, builder, signature.args[1], *arguments[1:]))
+        stored.align = 8
+        return context.get_dummy_value()
+
+    return types.none(value, array, types.uint64), generate
+
+
+def _add_scaled(_typing: Any, onto: Any, value: Any, _factor: Any) -> Any:
+    def generate(_context: Any, builder: Any, _signature: Any, arguments: Any) -> Any:
+        undefined = ir.Constant(_EIGHT_DOUBLES, ir.Undefined)
+        first = builder.insert_element(undefined, arguments[2], ir.Constant(ir.IntType(32), 0))
+        factors = builder.shuffle_vector(first, undefined, ir.Constant(ir.VectorType(ir.IntType(32), 8), [0] * 8))
+        return builder.fadd(arguments[0], builder.fmul(arguments[1], factors))
+
+    return _EIGHT(onto, value, types.float64), generate
+
+
+# For kernels: eight float64 as one value. A short loop over eight array entries is unrolled before it could become
+# vector instructions, and its sums live in memory; these stay in registers, two or more where one is too narrow.
+zero_eight = cast(Callable[[], Any], intrinsic(_zero_eight))
+# load_eight(array, position): from that position of a C-ordered array of any shape, taken as flat.
+load_eight = cast(Callable[[Any, Any], Any], intrinsic(_load_eight))
+# store_eight(eight, array, position): likewise.
+store_eight = cast(Callable[[Any, Any, Any], None], intrinsic(_store_eight))
+# add_scaled(onto, eight, factor): onto + factor * eight.
+add_scaled = cast(Callable[[Any, Any, float], Any], intrinsic(_add_scaled))

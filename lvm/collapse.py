@@ -145,9 +145,9 @@ def take(X: Any, index: NDArray[np.int64]) -> Any:
     indptr = np.concatenate([[0], np.cumsum(lengths)])
     entries = np.repeat(starts - indptr[:-1], lengths) + np.arange(indptr[-1])
     data = X.data[entries] if len(X.data) else X.data
-    return SparseRows(
-        canonical(indptr, np.int64), canonical(X.indices[entries], np.int32), canonical(data), X.n_features
-    )
+    indices = canonical(X.indices[entries], np.int32)
+    constants = None if X.constants is None else canonical(X.constants[index])
+    return SparseRows(canonical(indptr, np.int64), indices, canonical(data), X.n_features, constants)
 
 
 def _mixed(values: NDArray[Any]) -> NDArray[np.uint64]:

@@ -26,16 +26,19 @@ MAX_CHUNKS = 64
 MIN_CHUNK_ROWS = 8192
 MIN_WIDE_CHUNK_ROWS = 1024
 MIN_CHUNK_CELLS = 1 << 15
+MIN_CHUNK_ENTRIES = 32  # of sparse rows, for each feature
 
 OrderedMap = Callable[[Callable[[slice], Any], Iterable[slice]], Iterable[Any]]
 
 
-def chunk_slices(n: int, width: int = 1) -> list[slice]:
+def chunk_slices(n: int, width: int = 1, n_features: int = 0) -> list[slice]:
     """Cut n rows of so many values each into at most 64 contiguous chunks of nearly equal length.
 
-    The number of chunks is a power of two: 2, 4 or 8 threads then have equal shares even of a few.
+    The number of chunks is a power of two: 2, 4 or 8 threads then have equal shares even of a few. Sparse rows, of
+    so many features, make fewer: statistics have an entry for each feature, which each chunk clears and adds.
     """
     least = max(MIN_WIDE_CHUNK_ROWS, min(MIN_CHUNK_ROWS, MIN_CHUNK_CELLS // max(1, width)))
+    least = max(least, MIN_CHUNK_ENTRIES * n_features // max(1, width))
     n_chunks = 1 << (max(1, min(MAX_CHUNKS, n // least)).bit_length() - 1)
     edges = [n * i // n_chunks for i in range(n_chunks + 1)]
     return [slice(start, stop) for start, stop in pairwise(edges)]
@@ -141,7 +144,7 @@ class Execution:
     def __init__(self, model: Any, rows: Any, n_jobs: int | None = None, ordered_map: OrderedMap | None = None) -> None:
         self._model = model
         self._rows = rows
-        self._chunks = chunk_slices(n_rows(rows), _width(rows))
+        self._chunks = chunk_slices(n_rows(rows), _width(rows), _sparse_features(rows))
         self._map = ordered_map
         self._threads = 1
         if ordered_map is None and (len(self._chunks) > 1 or n_jobs is not None):  # counting cores takes a while
@@ -200,8 +203,16 @@ class Execution:
 
 
 def _width(rows: Any) -> int:
-    """Return the number of values in a row, on average: a measure of the work that it takes."""
+    """Return the number of float64 values in a row, on average: a measure of the work that it takes."""
     n = max(1, n_rows(rows))
     return max(
-        len(X.indices) // n if isinstance(X, SparseRows) else int(np.prod(np.shape(X)[1:])) for X in leaves(rows)
+        len(X.indices) // n
+        if isinstance(X, SparseRows)
+        else int(np.prod(np.shape(X)[1:])) * getattr(X, "itemsize", 8) // 8  # bytes are quick
+        for X in leaves(rows)
     )
+
+
+def _sparse_features(rows: Any) -> int:
+    """Return the number of columns of sparse rows, 0 where there are none."""
+    return max((X.n_features for X in leaves(rows) if isinstance(X, SparseRows)), default=0)

@@ -41,12 +41,15 @@ class SparseRows:
         Value of each entry.
     n_features : int
         Number of columns.
+    constants : ndarray of shape (n,), optional
+        The part of each row's log density that no parameter enters, where the family computed it beforehand.
     """
 
     indptr: NDArray[np.int64]
     indices: NDArray[np.int32]
     data: Array
     n_features: int
+    constants: Array | None = None
 
     def __len__(self) -> int:
         return len(self.indptr) - 1
@@ -58,7 +61,8 @@ class SparseRows:
 
     def __getitem__(self, rows: slice) -> SparseRows:
         start, stop, _ = rows.indices(len(self))
-        return SparseRows(self.indptr[start : stop + 1], self.indices, self.data, self.n_features)
+        constants = None if self.constants is None else self.constants[start:stop]
+        return SparseRows(self.indptr[start : stop + 1], self.indices, self.data, self.n_features, constants)
 
     def row_sums(self) -> Array:
         """Return the sum of each row's entries, shape (n,)."""
@@ -123,7 +127,9 @@ class Family(Protocol[Params, Stats]):
       float64, C order, read-only. Another dtype is named by the attribute `dtype`;
     - `log_prior(params) -> float`: log density of the prior, up to a constant;
     - `log_penalty(params) -> (K,)`: a term added to each component's log density in the E-step only, for an
-      M-step that maximises a penalised expectation.
+      M-step that maximises a penalised expectation;
+    - `pruning_depth`, `find_candidates` and `accumulate_candidates`, all three: an E-step that looks only at the
+      pairs of row and component that can matter, see `lvm.kernels.candidates` and `lvm.families.FullGaussian`.
     """
 
     def log_density(self, X: Any, params: Params, out: Array) -> None:

@@ -8,7 +8,7 @@ from numpy.testing import assert_allclose, assert_array_equal
 from numpy.typing import NDArray
 
 from lvm._jit import kernel
-from lvm.kernels.elementary import exp, log
+from lvm.kernels.elementary import exp, log, log_complement, log_probability
 
 Array = NDArray[np.float64]
 
@@ -69,3 +69,22 @@ def test_exp_edges() -> None:
     half = (np.arange(-1000, 1000) + 0.5) * np.log(2)
     grid = np.sort(np.concatenate([np.nextafter(half, -np.inf), half, np.nextafter(half, np.inf)]))
     assert_allclose(run_exp(grid), np.exp(grid), rtol=5.3e-16)
+
+
+@kernel
+def _map_probabilities(values: Array, logarithms: Array, complements: Array) -> None:
+    for p in range(len(values)):
+        logarithms[p], complements[p] = log_probability(values[p]), log_complement(values[p])
+
+
+@pytest.mark.parametrize("m", [1, 7, 256])
+def test_logs_of_probabilities_against_numpy(m: int) -> None:
+    """Of 0, of 1, of what is too small to be normal, and of all between; with numpy's own error of half a digit."""
+    rng = np.random.RandomState(0)
+    edges = np.array([0.0, 1.0, 5e-324, 1e-310, 2.0**-1022, 1e-300, 1e-17, 1 - 2.0**-53, 0.5])
+    for p in (edges, rng.uniform(size=m), rng.uniform(size=m) * 1e-9, 1 - rng.uniform(size=m) * 1e-9):
+        logarithms, complements = np.empty_like(p), np.empty_like(p)
+        _map_probabilities(p, logarithms, complements)
+        with np.errstate(divide="ignore"):
+            assert_allclose(logarithms, np.log(p), rtol=7e-16)
+            assert_allclose(complements, np.log1p(-p), rtol=7e-16)

@@ -181,6 +181,7 @@ def test_chunks_cover_the_rows_and_depend_on_the_shape_alone() -> None:
             assert max(lengths) - min(lengths) <= 1
     assert len(chunk_slices(20_000, 128)) == 16  # wide rows take longer
     assert len(chunk_slices(20_000, 2)) == 2
+    assert len(chunk_slices(20_000, 80, 5_000)) == 8  # statistics of many features are not worth it for a few rows
 
 
 def test_n_threads(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -221,7 +222,7 @@ def test_a_chunk_is_cut_into_blocks_that_change_no_result(monkeypatch: pytest.Mo
     whole = model.estep_stats(rows, params)
     each = model.loglik(rows, params)
     monkeypatch.setattr("lvm.models.mixture.MAX_BLOCK_ROWS", 300)
-    blocks = model._blocks(len(rows.X), 2)
+    blocks = model._blocks(rows.X, 2)
     assert [len(range(*block.indices(len(rows.X)))) for block in blocks] == [272] * 5
     parts = model.estep_stats(rows, params)
     np.testing.assert_array_equal(model.loglik(rows, params), each)

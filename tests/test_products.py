@@ -1,53 +1,126 @@
-"""Products of dense and CSR rows with tables of the components equal numpy's on awkward sizes and infinite entries."""
+"""Products of dense and CSR rows with tables of the components equal slow references on awkward sizes and entries."""
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
-from numpy.testing import assert_allclose
+from numpy.testing import assert_allclose, assert_array_equal
+from numpy.typing import NDArray
+from reference import linear
 from scipy import sparse
 
 from lvm._jit import canonical
 from lvm.families import Multinomial
-from lvm.kernels.products import add_products, add_sparse_products, add_weighted_rows, add_weighted_sparse_rows
+from lvm.kernels.products import add_products, add_weighted_rows
+from lvm.kernels.sparse_products import (
+    CACHE_LINE,
+    add_group,
+    add_sparse_products,
+    add_weighted_sparse_rows,
+    load_group,
+    zero_groups,
+)
 
-# Components and features around the unrolled steps of 4 and 2, the tiles of 64 features and the strips of 256 rows.
-PRODUCTS = [(1, 1, 1), (3, 4, 2), (255, 5, 3), (256, 6, 63), (257, 7, 64), (513, 8, 65), (9, 9, 130), (17, 12, 7)]
+# Components around groups of eight and pairs of groups; features and rows around the unrolled steps of eight, the tiles
+# of 64 features and the strips of 256 rows.
+PRODUCTS = [(1, 1, 1), (1, 17, 9), (3, 4, 2), (255, 5, 3), (256, 6, 7), (257, 7, 8), (264, 8, 9), (9, 9, 130)]
+PRODUCTS += [(7, 16, 63), (8, 17, 64), (9, 24, 65), (17, 25, 7), (513, 3, 16)]
+KINDS = ["uint8", "float64", "csr", "csr of ones"]
+
+
+def random_rows(rng: np.random.RandomState, kind: str, n: int, d: int) -> NDArray[Any]:
+    """Return counts, or zeros and ones, among them a row of zeros where there are several."""
+    X = rng.randint(0, 2 if kind in ("uint8", "csr of ones") else 5, (n, d)) * (rng.uniform(size=(n, d)) < 0.6)
+    X[1 : n // 2 : 3] = 0
+    return X
+
+
+def products(kind: str, X: NDArray[Any], table: Any, base: Any, offset: Any, out: Any) -> None:
+    """Add the products of X as `kind` with a table (d, K) to out."""
+    table = np.ascontiguousarray(table.T)
+    if kind.startswith("csr"):
+        rows = Multinomial().canonical(sparse.csr_matrix(X.astype(float)))
+        data = rows.data if kind == "csr" else canonical(np.empty(0))
+        add_sparse_products(rows.indptr, rows.indices, data, table, base, canonical(offset), out)
+    else:
+        add_products(canonical(X, np.dtype(kind)), table, base, canonical(offset), out)
+
+
+def weighted_sums(kind: str, X: NDArray[Any], resp: Any, counts: Any, sums: Any) -> None:
+    """Add the weighted rows of X as `kind` to counts (K,) and sums (K, d)."""
+    if kind.startswith("csr"):
+        rows = Multinomial().canonical(sparse.csr_matrix(X.astype(float)))
+        data = rows.data if kind == "csr" else canonical(np.empty(0))
+        add_weighted_sparse_rows(rows.indptr, rows.indices, data, resp, counts, sums)
+    else:
+        add_weighted_rows(canonical(X, np.dtype(kind)), resp, counts, sums)
 
 
 @pytest.mark.parametrize(("n", "K", "d"), PRODUCTS)
-@pytest.mark.parametrize("kind", ["uint8", "float64", "csr", "csr of ones"])
+@pytest.mark.parametrize("kind", KINDS)
 def test_products(kind: str, n: int, K: int, d: int) -> None:
-    """Against numpy's products, with base, offset, and what stood in the output before."""
+    """With base, offset, and what stood in the output before."""
     rng = np.random.RandomState(n)
-    X = rng.randint(0, 2 if kind in ("uint8", "csr of ones") else 5, (n, d)) * (rng.uniform(size=(n, d)) < 0.6)
+    X = random_rows(rng, kind, n, d)
     table, base, offset = rng.normal(size=(d, K)), rng.normal(size=K), rng.normal(size=n)
-    resp, counts, sums = rng.dirichlet(np.full(K, 0.5), n).T.copy(), np.ones(K), np.ones((d, K))
     out = np.full((K, n), 0.25)
-    if kind.startswith("csr"):
-        rows = Multinomial().canonical(sparse.csr_matrix(X.astype(float)))
-        entries = rows.indptr, rows.indices, rows.data if kind == "csr" else rows.data[:0]
-        add_sparse_products(*entries, table, base, offset, out)
-        add_weighted_sparse_rows(*entries, resp, counts, sums)
-    else:
-        rows = canonical(X, np.dtype(kind).type)
-        add_products(rows, table, base, offset, out)
-        add_weighted_rows(rows, resp, counts, sums)
-    assert_allclose(out, 0.25 + base[:, None] + offset + (X @ table).T, rtol=1e-12, atol=1e-12)
-    assert_allclose(counts, 1 + resp.sum(axis=1), rtol=1e-13)
-    assert_allclose(sums, 1 + (resp @ X).T, rtol=1e-13)
+    products(kind, X, table, base, offset, out)
+    assert_allclose(out, 0.25 + linear.products(X, table, base, offset), rtol=1e-12, atol=1e-12)
 
 
-@pytest.mark.parametrize("d", [3, 70])
-def test_infinite_entries_of_a_table(d: int) -> None:
+@pytest.mark.parametrize("certain", [False, True])
+@pytest.mark.parametrize(("n", "K", "d"), PRODUCTS)
+@pytest.mark.parametrize("kind", KINDS)
+def test_weighted_sums(kind: str, n: int, K: int, d: int, certain: bool) -> None:
+    """Rows of weight 0 and zero responsibilities; where rows are certain, most groups of components have none."""
+    rng = np.random.RandomState(n)
+    X = random_rows(rng, kind, n, d)
+    resp = rng.dirichlet(np.full(K, 0.5), n).T * rng.randint(0, 3, n)
+    resp = np.where(np.arange(K)[:, None] == rng.randint(0, K, n), resp, 0.0) if certain else resp
+    counts, sums = np.ones(K), np.zeros((K, d))
+    for _ in range(2):  # the second time, sums are not 0
+        weighted_sums(kind, X, np.ascontiguousarray(resp), counts, sums)
+    desired_counts, desired = linear.weighted_sums(X, 2 * resp)
+    assert_allclose(counts, 1 + desired_counts, rtol=1e-13)
+    assert_allclose(sums, desired.T, rtol=1e-13)
+
+
+@pytest.mark.parametrize("kind", ["uint8", "float64"])
+@pytest.mark.parametrize(("n", "K", "d"), [(300, 5, 3), (261, 10, 70), (1, 9, 65)])
+def test_infinite_entries_of_a_table(kind: str, n: int, K: int, d: int) -> None:
     """-inf forbids a feature and inf demands it, in every tile of features; other cells are not touched."""
     rng = np.random.RandomState(d)
-    X = rng.randint(0, 2, (300, d))
-    table = rng.normal(size=(d, 5))
-    table[0, 1], table[d - 1, 1], table[d - 1, 4] = -np.inf, np.inf, -np.inf
-    out = np.zeros((5, 300))
-    add_products(canonical(X, np.uint8), table, np.zeros(5), np.zeros(300), out)
-    desired = (X @ np.where(np.isinf(table), 0.0, table)).T
-    desired[1, (X[:, 0] > 0) | (X[:, -1] == 0)] = -np.inf
-    desired[4, X[:, -1] > 0] = -np.inf
+    X = rng.randint(0, 2, (n, d))
+    table, base, offset = rng.normal(size=(d, K)), rng.normal(size=K), rng.normal(size=n)
+    table[0, 1], table[d - 1, 1], table[d - 1, 4], table[d // 2, K - 1] = -np.inf, np.inf, -np.inf, np.inf
+    out = np.zeros((K, n))
+    products(kind, X, table, base, offset, out)
+    desired = linear.products(X, table, base, offset)
+    assert n == 1 or {-np.inf} < set(desired[1])
     assert_allclose(out, desired, rtol=1e-12, atol=1e-12)
+
+
+@pytest.mark.parametrize("kind", ["csr", "csr of ones"])
+def test_impossible_entries_of_a_sparse_table(kind: str) -> None:
+    rng = np.random.RandomState(0)
+    X = random_rows(rng, kind, 300, 6)
+    table, base, offset = rng.normal(size=(6, 10)), np.zeros(10), np.zeros(300)
+    table[2, 3] = table[5, 9] = -np.inf
+    out = np.zeros((10, 300))
+    products(kind, X, table, base, offset, out)
+    assert_allclose(out, linear.products(X, table, base, offset), rtol=1e-12, atol=1e-12)
+
+
+@pytest.mark.parametrize(("K", "d"), [(1, 1), (7, 3), (8, 1), (9, 5), (17, 2)])
+def test_groups(K: int, d: int) -> None:
+    """Tables come back as they went in, and lanes are aligned with cache lines."""
+    table = np.arange(1.0, 1.0 + K * d).reshape(K, d)
+    groups, sums = zero_groups(-(-K // 8), d), np.ones((K, d))
+    for g, group in enumerate(groups):
+        load_group(table, g, group)
+        add_group(group, g, sums)
+    assert_array_equal(groups, linear.in_groups(table.T))
+    assert_array_equal(sums, 1 + table)
+    assert groups.ctypes.data % CACHE_LINE == 0

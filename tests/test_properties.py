@@ -127,7 +127,7 @@ def test_components_can_be_renamed(case: Case, seed: int) -> None:
     before = problem.stats()
     problem.labels = np.where(problem.labels >= 0, inverse[problem.labels], -1)
     after = problem.stats(params=MixtureParams(weights[order], type(components)(*kept)))
-    moved = type(before.components)(*(field[order] for field in before.components))
+    moved = type(before.components)(*(f if len(f) != problem.K else f[order] for f in before.components))
     assert_same_stats(after, before._replace(counts=before.counts[order], components=moved))
 
 

@@ -110,10 +110,9 @@ class MixtureEstimator(FittedMixture):
         data = self._validate(X, reset=True)
         n = data.shape[0]
         _checks.at_most_rows(self.n_components, n)
-        model = Mixture(self._family(data))
-        rows = model.canonical(
-            Rows(data, _checks.sample_weight(sample_weight, n), _checks.labels(labels, n, self.n_components))
-        )
+        weight = _checks.sample_weight(sample_weight, n)
+        model = Mixture(self._family(data, weight))
+        rows = model.canonical(Rows(data, weight, _checks.labels(labels, n, self.n_components)))
         self._check_start(self.n_features_in_)
         self._check_data(rows)
         result, self.restarts_ = self._best_fit(model, data, rows, self._collapsed(rows))

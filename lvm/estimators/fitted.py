@@ -24,8 +24,8 @@ class FittedMixture(DensityMixin, BaseEstimator, ABC):  # type: ignore[misc]  # 
     weights_: Array
 
     @abstractmethod
-    def _family(self, X: Any = None) -> Any:
-        """Return the family that the constructor's arguments describe, for the rows X where they matter."""
+    def _family(self, X: Any = None, weight: Array | None = None) -> Any:
+        """Return the family that the constructor's arguments describe, for the rows X and weights where they matter."""
 
     @abstractmethod
     def _get_components(self) -> Any:

@@ -20,7 +20,8 @@ from lvm.protocol import Rows
 
 # Where reg_covar is a million times every variance, responsibilities agree with the weights to six digits.
 INVISIBLE = 1e-6
-# A column that spreads over more than this, or less than its inverse, has squares beyond float32 or close to its ends.
+# A column that spreads over more than this, or less than its inverse, has squares beyond float32 or close to its ends;
+# times row weights beyond it, sums of squares have.
 SINGLE = 1e12
 
 
@@ -58,13 +59,13 @@ STRUCTURES = {
 }
 
 
-def _arithmetic(X: Any) -> type[np.floating[Any]]:
-    """Return float32 for rows (n, d) of that dtype whose squares it holds, else float64."""
+def _arithmetic(X: Any, weight: Array | None) -> type[np.floating[Any]]:
+    """Return float32 for rows (n, d) of that dtype whose weighted squares it holds, else float64."""
     if X is None or X.dtype != np.float32 or len(X) == 0:
         return np.float64
     spread = np.subtract(X.max(axis=0), X.min(axis=0), dtype=np.float64)
-    spread = spread[spread > 0]
-    return np.float32 if np.all((spread > 1 / SINGLE) & (spread < SINGLE)) else np.float64
+    sizes = np.append(spread[spread > 0], 1.0 if weight is None else weight.max())
+    return np.float32 if np.all((sizes > 1 / SINGLE) & (sizes < SINGLE)) else np.float64
 
 
 @final
@@ -201,8 +202,8 @@ class GaussianMixture(MixtureEstimator):
     def _structure(self) -> _Structure:
         return STRUCTURES[_checks.choice("covariance_type", self.covariance_type, list(STRUCTURES))]
 
-    def _family(self, X: Any = None) -> GaussianFamily[Any]:
-        return self._structure.family(_checks.real("reg_covar", self.reg_covar, 0.0), _arithmetic(X))
+    def _family(self, X: Any = None, weight: Array | None = None) -> GaussianFamily[Any]:
+        return self._structure.family(_checks.real("reg_covar", self.reg_covar, 0.0), _arithmetic(X, weight))
 
     def _features(self, X: Any) -> Any:
         return X

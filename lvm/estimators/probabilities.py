@@ -215,7 +215,7 @@ class BernoulliMixture(_ProbabilityMixture):
         tags._skip_test = self.binarize is None
         return tags
 
-    def _family(self, X: Any = None) -> Bernoulli:
+    def _family(self, X: Any = None, weight: Any = None) -> Bernoulli:
         return Bernoulli(self.alpha)
 
     def _features(self, X: Any) -> Any:
@@ -308,7 +308,7 @@ class MultinomialMixture(_ProbabilityMixture):
 
     _sum_to_one = True
 
-    def _family(self, X: Any = None) -> Multinomial:
+    def _family(self, X: Any = None, weight: Any = None) -> Multinomial:
         return Multinomial(self.alpha)
 
     def _features(self, X: Any) -> Any:

@@ -9,13 +9,15 @@ from numpy.typing import NDArray
 from scipy import sparse
 
 from lvm import _checks
-from lvm._jit import Array, canonical
-from lvm.kernels.products import add_products, add_sparse_products, add_weighted_rows, add_weighted_sparse_rows
+from lvm._jit import Array, canonical, kernel
+from lvm.kernels.elementary import log_complement, log_probability
+from lvm.kernels.products import add_products, add_weighted_rows
+from lvm.kernels.sparse_products import add_sparse_products, add_weighted_sparse_rows
 from lvm.protocol import DEAD_SHARE, SparseRows
 
 
 class BernoulliParams(NamedTuple):
-    """Parameters, with what the kernels need of their logarithms; (K, d) arrays are in Fortran order.
+    """Parameters, with what the kernels need of their logarithms.
 
     Attributes
     ----------
@@ -36,10 +38,24 @@ class BernoulliParams(NamedTuple):
 
 
 class BernoulliStats(NamedTuple):
-    """Weighted responsibilities (K,) and weighted number of ones (K, d), in Fortran order."""
+    """Weighted responsibilities (K,) and weighted number of ones (K, d)."""
 
     counts: Array
     ones: Array
+
+
+@kernel
+def _write_log_odds(probabilities: Array, log_odds: Array, log_none: Array, n_certain: Array) -> None:
+    """Write the other fields of `BernoulliParams` for probabilities (K, d)."""
+    for k in range(log_odds.shape[0]):
+        row, odds, none, certain = probabilities[k], log_odds[k], 0.0, 0.0
+        for j in range(log_odds.shape[1]):
+            zero = log_complement(row[j])
+            odds[j] = log_probability(row[j]) - zero
+            none += zero if row[j] < 1.0 else 0.0
+            certain += 0.0 if row[j] < 1.0 else 1.0
+        log_none[k] = none
+        n_certain[k] = certain
 
 
 @final
@@ -69,13 +85,10 @@ class Bernoulli:
 
     def params(self, probabilities: Array) -> BernoulliParams:
         """Return parameters from probabilities (K, d) in [0, 1]."""
-        p = np.array(probabilities, np.float64, order="F")
-        with np.errstate(divide="ignore"):
-            log_one, log_zero = np.log(p), np.log1p(-p)
-        log_odds = log_one - log_zero
-        log_zero[p == 1] = 0.0
-        n_certain = np.sum(p == 1, axis=1, dtype=np.float64)
-        return BernoulliParams(p, log_odds, log_zero.sum(axis=1), np.asarray(n_certain))
+        p = np.array(probabilities, np.float64, order="C")
+        params = BernoulliParams(p, np.empty_like(p), np.empty(len(p)), np.empty(len(p)))
+        _write_log_odds(*params)
+        return params
 
     def canonical(self, X: Any) -> NDArray[np.uint8] | SparseRows:
         """Return X as read-only uint8 (n, d), or as SparseRows without data; refuse other values."""
@@ -96,7 +109,7 @@ class Bernoulli:
     def log_density(self, X: Any, params: BernoulliParams, out: Array) -> None:
         """Add log p(x_i | k) to out (K, n)."""
         _checks.matching(X, params.probabilities, out)
-        table, offset = params.log_odds.T, np.zeros(len(X))
+        table, offset = params.log_odds, canonical(np.zeros(len(X)))
         if not isinstance(X, SparseRows):
             add_products(X, table, params.log_none, offset, out)
         elif not params.n_certain.any():
@@ -112,21 +125,22 @@ class Bernoulli:
     def zero_stats(self, params: BernoulliParams) -> BernoulliStats:
         """Return the statistics of no rows."""
         K, d = params.probabilities.shape
-        return BernoulliStats(np.zeros(K), np.zeros((K, d), order="F"))
+        return BernoulliStats(np.zeros(K), np.zeros((K, d)))
 
     def accumulate(self, X: Any, resp: Array, params: BernoulliParams, stats: BernoulliStats) -> None:
         """Add the weighted number of rows and of ones."""
         if isinstance(X, SparseRows):
-            add_weighted_sparse_rows(X.indptr, X.indices, X.data, resp, stats.counts, stats.ones.T)
+            add_weighted_sparse_rows(X.indptr, X.indices, X.data, resp, stats.counts, stats.ones)
         else:
-            add_weighted_rows(X, resp, stats.counts, stats.ones.T)
+            add_weighted_rows(X, resp, stats.counts, stats.ones)
 
     def mstep(self, stats: BernoulliStats, params: BernoulliParams) -> BernoulliParams:
         """Return the posterior modes of the probabilities; a dead component keeps its own."""
-        counts = stats.counts[:, None] + 2 * (self.alpha - 1)
-        alive = stats.counts > DEAD_SHARE * stats.counts.sum()
-        p = np.divide(stats.ones + (self.alpha - 1), counts, out=params.probabilities.copy("F"), where=alive[:, None])
-        return self.params(np.minimum(p, 1.0))  # sums in two orders: 1 may be passed by rounding
+        dead = stats.counts <= DEAD_SHARE * stats.counts.sum()
+        p = stats.ones + (self.alpha - 1)
+        p /= np.where(dead, 1.0, stats.counts + 2 * (self.alpha - 1))[:, None]
+        p[dead] = params.probabilities[dead]
+        return self.params(np.minimum(p, 1.0, out=p))  # sums in two orders: 1 may be passed by rounding
 
     def log_prior(self, params: BernoulliParams) -> float:
         """Return the log density of the Beta prior, up to a constant."""

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from typing import Any, NamedTuple, final
+from typing import NamedTuple, final
 
 import numpy as np
 
 from lvm import _checks
-from lvm._jit import Array, helper, kernel
+from lvm._jit import Array, kernel
 from lvm.families.gaussian import GaussianFamily, refuse_singular
+from lvm.kernels.candidates import Candidates, Pruning, find_candidates, pruning_depth
 from lvm.kernels.covariance import FAR, NOISE, ROUNDED
-from lvm.kernels.strips import STRIP, WIDTH, load_strip
-from lvm.kernels.whitening import LOG_2PI
+from lvm.kernels.densities import add_log_densities
+from lvm.kernels.scaling import add_moved_sums, add_strip_sums, add_sums_of_rows, scaled_components
+from lvm.kernels.strips import STRIP, load_strip, zero_strip
 from lvm.protocol import DEAD_SHARE
 
 
@@ -32,101 +34,66 @@ class DiagGaussianStats(NamedTuple):
     second: Array
 
 
-@helper
-def _padded(array: Array, width: int, dtype: Any) -> Array:
-    """Return array (K, d) in the dtype, with columns of zeros up to width."""
-    wide = np.zeros((array.shape[0], width), dtype)
-    for k in range(array.shape[0]):
-        for i in range(array.shape[1]):
-            wide[k, i] = array[k, i]
-    return wide
-
-
 @kernel
 def _log_density(X: Array, means: Array, inverse_scales: Array, out: Array) -> None:
     """Add the log densities of X (n, d) to out (K, n)."""
-    n, d = X.shape
-    width = (d + 3) // 4 * 4  # features of zeros, with scale 0, make d a multiple of 4
-    strip = np.zeros((width, WIDTH), X.dtype)
-    distance = np.empty(STRIP, X.dtype)
-    mu, scale = _padded(means, width, X.dtype), _padded(inverse_scales, width, X.dtype)
-    offset = np.zeros_like(mu)  # what the rounding of the means lacks, whitened
-    log_norms = np.full(means.shape[0], -0.5 * d * LOG_2PI)
-    for k in range(means.shape[0]):
-        for i in range(d):
-            log_norms[k] += np.log(inverse_scales[k, i])
-            offset[k, i] = (mu[k, i] - means[k, i]) * inverse_scales[k, i]
-    for start in range(0, n, STRIP):
-        m = min(STRIP, n - start)
-        load_strip(X, start, m, strip)
-        for k in range(means.shape[0]):
-            for p in range(m):
-                distance[p] = 0.0
-            # Four features at a time: one store serves them all.
-            for i in range(0, width, 4):
-                m0, m1, m2, m3 = mu[k, i], mu[k, i + 1], mu[k, i + 2], mu[k, i + 3]
-                s0, s1, s2, s3 = scale[k, i], scale[k, i + 1], scale[k, i + 2], scale[k, i + 3]
-                o0, o1, o2, o3 = offset[k, i], offset[k, i + 1], offset[k, i + 2], offset[k, i + 3]
-                for p in range(m):
-                    z0, z1 = (strip[i, p] - m0) * s0 + o0, (strip[i + 1, p] - m1) * s1 + o1
-                    z2, z3 = (strip[i + 2, p] - m2) * s2 + o2, (strip[i + 3, p] - m3) * s3 + o3
-                    distance[p] += z0 * z0 + z1 * z1 + z2 * z2 + z3 * z3
-            row = out[k, start : start + m]
-            log_norm = log_norms[k]
-            for p in range(m):
-                row[p] += log_norm - 0.5 * distance[p]
+    add_log_densities(X, scaled_components(X, means, inverse_scales), out)
 
 
 @kernel
-def _accumulate(X: Array, resp: Array, means: Array, counts: Array, first: Array, second: Array) -> None:
-    """Add the moments of X (n, d) about means (K, d) under resp (K, n)."""
-    n, d = X.shape
-    width = (d + 3) // 4 * 4
-    zero = X.dtype.type(0)
-    strip = np.zeros((width, WIDTH), X.dtype)
-    mu = _padded(means, width, X.dtype)
-    count, one, two = np.zeros(len(means)), np.zeros(mu.shape), np.zeros(mu.shape)
+def _accumulate(
+    X: Array, resp: Array, means: Array, inverse_scales: Array, counts: Array, first: Array, second: Array
+) -> None:
+    """Add the moments of X (n, d) about the means under resp (K, n)."""
+    n = X.shape[0]
+    near = scaled_components(X, means, inverse_scales).near
+    K, e = near.shape
+    strip, count = zero_strip(e, X), np.zeros(K)
+    one, two = np.zeros((K, e)), np.zeros((K, e))
     for start in range(0, n, STRIP):
         m = min(STRIP, n - start)
         load_strip(X, start, m, strip)
-        for k in range(means.shape[0]):
+        for k in range(K):
             r = resp[k, start : start + m]
-            total = zero
+            total = X.dtype.type(0)
             for p in range(m):
                 total += r[p]
-            if total == 0.0:
-                continue
-            count[k] += total
-            # Four features at a time: eight running sums in registers, and each r serves them all.
-            for i in range(0, width, 4):
-                m0, m1, m2, m3 = mu[k, i], mu[k, i + 1], mu[k, i + 2], mu[k, i + 3]
-                a0 = a1 = a2 = a3 = b0 = b1 = b2 = b3 = zero
-                for p in range(m):
-                    z0, z1, z2, z3 = strip[i, p] - m0, strip[i + 1, p] - m1, strip[i + 2, p] - m2, strip[i + 3, p] - m3
-                    r0, r1, r2, r3 = r[p] * z0, r[p] * z1, r[p] * z2, r[p] * z3
-                    a0 += r0
-                    a1 += r1
-                    a2 += r2
-                    a3 += r3
-                    b0 += r0 * z0
-                    b1 += r1 * z1
-                    b2 += r2 * z2
-                    b3 += r3 * z3
-                one[k, i] += a0
-                one[k, i + 1] += a1
-                one[k, i + 2] += a2
-                one[k, i + 3] += a3
-                two[k, i] += b0
-                two[k, i + 1] += b1
-                two[k, i + 2] += b2
-                two[k, i + 3] += b3
-    for k in range(means.shape[0]):
-        counts[k] += count[k]
-        for i in range(d):
-            # From the rounded mean to the mean itself; the same where there was no rounding.
-            rest = means[k, i] - mu[k, i]
-            first[k, i] += one[k, i] - count[k] * rest
-            second[k, i] += two[k, i] - 2.0 * rest * one[k, i] + count[k] * rest * rest
+            if total > 0.0:
+                count[k] += total
+                add_strip_sums(strip, r, near, k, one, two)
+    counts += count
+    add_moved_sums(means, near, count, one, two, first, second)
+
+
+@kernel
+def _pruning_depth(X: Array, means: Array, inverse_scales: Array, offsets: Array, smallest: float) -> int:
+    """Return the cheapest depth of `_find_candidates` on X, 0 for none."""
+    return pruning_depth(X, scaled_components(X, means, inverse_scales), offsets, smallest, False)
+
+
+@kernel
+def _find_candidates(
+    X: Array, means: Array, inverse_scales: Array, pruning: Pruning, bounds: Array, found: Candidates
+) -> bool:
+    """List the pairs of row and component that matter."""
+    return find_candidates(X, scaled_components(X, means, inverse_scales), pruning, bounds, found)
+
+
+@kernel
+def _accumulate_candidates(
+    X: Array, found: Candidates, means: Array, inverse_scales: Array, counts: Array, first: Array, second: Array
+) -> None:
+    """Add the moments of X (n, d) about the means under the responsibilities found."""
+    near = scaled_components(X, means, inverse_scales).near
+    K, e = near.shape
+    count, one, two = np.zeros(K), np.zeros((K, e)), np.zeros((K, e))
+    for k in range(K):
+        rows, r = found.rows[found.starts[k] : found.starts[k + 1]], found.values[found.starts[k] : found.starts[k + 1]]
+        for p in range(len(rows)):
+            count[k] += r[p]
+        add_sums_of_rows(X, rows, r, near[k], one[k], two[k])
+    counts += count
+    add_moved_sums(means, near, count, one, two, first, second)
 
 
 class _DiagStatistics(GaussianFamily[DiagGaussianParams]):
@@ -159,7 +126,23 @@ class _DiagStatistics(GaussianFamily[DiagGaussianParams]):
 
     def accumulate(self, X: Array, resp: Array, params: DiagGaussianParams, stats: DiagGaussianStats) -> None:
         """Add the rows' moments about the current means."""
-        _accumulate(X, resp.astype(X.dtype, copy=False), params.means, stats.counts, stats.first, stats.second)
+        _accumulate(X, resp.astype(X.dtype, copy=False), params.means, params.inverse_scales, *stats)
+
+    def pruning_depth(self, X: Array, params: DiagGaussianParams, offsets: Array, smallest: float) -> int:
+        """Return the depth of `find_candidates` that is cheapest on X, 0 for none."""
+        return int(_pruning_depth(X, params.means, params.inverse_scales, offsets, smallest))
+
+    def find_candidates(
+        self, X: Array, params: DiagGaussianParams, pruning: Pruning, bounds: Array, found: Candidates
+    ) -> bool:
+        """List the pairs that matter, by bounds from the first features."""
+        return bool(_find_candidates(X, params.means, params.inverse_scales, pruning, bounds, found))
+
+    def accumulate_candidates(
+        self, X: Array, found: Candidates, params: DiagGaussianParams, stats: DiagGaussianStats
+    ) -> None:
+        """Add the candidates' moments about the current means."""
+        _accumulate_candidates(X, found, params.means, params.inverse_scales, *stats)
 
     @abstractmethod
     def _structured(self, variances: Array) -> Array:

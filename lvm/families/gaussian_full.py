@@ -1,4 +1,4 @@
-"""Gaussian components with a full covariance matrix each, and what those share that need all second moments."""
+"""Gaussian components with a full covariance matrix each."""
 
 from __future__ import annotations
 
@@ -8,13 +8,15 @@ from typing import NamedTuple, final
 import numpy as np
 
 from lvm import _checks
-from lvm._jit import Array, kernel
+from lvm._jit import Array, kernel, part_of_kernel
 from lvm.families.gaussian import GaussianFamily, refuse_singular
+from lvm.kernels.candidates import Candidates, Pruning, find_candidates, pruning_depth
 from lvm.kernels.covariance import factorised_covariance, mstep_means
+from lvm.kernels.densities import add_log_densities
 from lvm.kernels.moments import add_strip_moments, move_moments
-from lvm.kernels.strips import DENSE, STRIP, WIDTH, count_active, gather_strip, list_active, load_strip
+from lvm.kernels.strips import DENSE, STRIP, count_active, gather_strip, list_active, load_strip, zero_strip
 from lvm.kernels.triangular import copy_matrix, inverse_cholesky
-from lvm.kernels.whitening import add_log_density, norms_scratch, whitened_components
+from lvm.kernels.whitening import whitened_components
 from lvm.protocol import DEAD_SHARE
 
 
@@ -39,30 +41,28 @@ class FullGaussianStats(NamedTuple):
 
 @kernel
 def _log_density(X: Array, means: Array, factors: Array, out: Array) -> None:
-    """Add the Gaussian log densities of X (n, d) to out (K, n), for inverse Cholesky factors (C, d, d)."""
-    n, d = X.shape
-    components = whitened_components(X, means, factors)
-    strip, scratch = np.empty((d, WIDTH), X.dtype), norms_scratch(X, d)
-    for start in range(0, n, STRIP):
-        m = min(STRIP, n - start)
-        load_strip(X, start, m, strip)
-        for k in range(means.shape[0]):
-            add_log_density(strip, m, components, k, scratch, out[k, start : start + m])
+    """Add the Gaussian log densities of X (n, d) to out (K, n), for inverse Cholesky factors (K, d, d)."""
+    add_log_densities(X, whitened_components(X, means, factors), out)
 
 
 @kernel
 def _accumulate(X: Array, resp: Array, means: Array, counts: Array, first: Array, second: Array) -> None:
-    """Add the moments of X (n, d) about means (K, d) under resp (K, n), lower half of second (K, d, d).
+    """Add the moments of X (n, d) about means (K, d) under resp (K, n), lower half of second (K, d, d)."""
+    add_moments(X, resp, means, counts, first, second)
+
+
+@part_of_kernel
+def add_moments(X: Array, resp: Array, means: Array, counts: Array, first: Array, second: Array) -> None:
+    """Add the moments of X (n, d) about means (K, d) under resp (K, n), lower half of second (C, d, d); C is K or 1.
 
     Where most responsibilities of a component are 0, its rows are gathered first.
     """
     n, d = X.shape
-    K = means.shape[0]
-    strip = np.empty((d, WIDTH), X.dtype)
-    centred = (np.empty((d, WIDTH), X.dtype), np.empty((d, WIDTH), X.dtype))
+    K, last = means.shape[0], second.shape[0] - 1
+    strip, centred = zero_strip(d + 1, X), (zero_strip(d, X), zero_strip(d, X))
     near, shift, count = means.astype(X.dtype), np.zeros((K, d)), np.zeros(K)
     active = np.empty(n, np.int64)
-    gathered = np.empty(STRIP, X.dtype)
+    gathered = strip[d]
     is_dense = np.empty(K, np.bool_)
     n_dense = 0
     for k in range(K):
@@ -74,17 +74,59 @@ def _accumulate(X: Array, resp: Array, means: Array, counts: Array, first: Array
         list_active(resp[k], active)
         for start in range(0, n_active, STRIP):
             m = min(STRIP, n_active - start)
-            gather_strip(X, resp[k], active[start : start + m], strip, gathered)
-            add_strip_moments(strip, m, gathered, near[k], centred, shift[k], second[k])
+            rows = active[start : start + m]
+            gather_strip(X, rows, strip)
+            for p in range(m):
+                gathered[p] = resp[k, rows[p]]
+            add_strip_moments(strip, m, gathered, near[k], centred, shift[k], second[min(k, last)])
     for start in range(0, n if n_dense else 0, STRIP):
         m = min(STRIP, n - start)
         load_strip(X, start, m, strip)
         for k in range(K):
             if is_dense[k]:
-                add_strip_moments(strip, m, resp[k, start : start + m], near[k], centred, shift[k], second[k])
+                add_strip_moments(
+                    strip, m, resp[k, start : start + m], near[k], centred, shift[k], second[min(k, last)]
+                )
     for k in range(K):
-        move_moments(means[k], near[k], count[k], shift[k], second[k])
+        move_moments(means[k], near[k], count[k], shift[k], second[min(k, last)])
         counts[k] += count[k]
+        for i in range(d):
+            first[k, i] += shift[k, i]
+
+
+@kernel
+def _pruning_depth(X: Array, params: FullGaussianParams, offsets: Array, smallest: float) -> int:
+    """Return the cheapest depth of `_find_candidates` on X, 0 for none."""
+    return pruning_depth(X, whitened_components(X, params.means, params.inverse_cholesky), offsets, smallest, True)
+
+
+@kernel
+def _find_candidates(X: Array, params: FullGaussianParams, pruning: Pruning, bounds: Array, found: Candidates) -> bool:
+    """List the pairs of row and component that matter."""
+    components = whitened_components(X, params.means, params.inverse_cholesky)
+    return find_candidates(X, components, pruning, bounds, found)
+
+
+@kernel
+def _accumulate_candidates(
+    X: Array, found: Candidates, means: Array, counts: Array, first: Array, second: Array
+) -> None:
+    """Add the moments of X (n, d) about means (K, d) under the responsibilities found."""
+    d = X.shape[1]
+    strip, centred = zero_strip(d + 1, X), (zero_strip(d, X), zero_strip(d, X))
+    gathered = strip[d]
+    near, shift = means.astype(X.dtype), np.zeros(means.shape)
+    for k in range(means.shape[0]):
+        count = 0.0
+        for start in range(found.starts[k], found.starts[k + 1], STRIP):
+            rows = found.rows[start : min(start + STRIP, found.starts[k + 1])]
+            gather_strip(X, rows, strip)
+            for p in range(len(rows)):
+                gathered[p] = found.values[start + p]
+                count += gathered[p]
+            add_strip_moments(strip, len(rows), gathered, near[k], centred, shift[k], second[k])
+        move_moments(means[k], near[k], count, shift[k], second[k])
+        counts[k] += count
         for i in range(d):
             first[k, i] += shift[k, i]
 
@@ -119,8 +161,8 @@ def _mstep_full(
     return -1
 
 
-class FullStatistics(GaussianFamily[FullGaussianParams]):
-    """Density and statistics of the structures that need all second moments; only the M-step differs."""
+class MatrixGaussian(GaussianFamily[FullGaussianParams]):
+    """What the structures share whose covariances are matrices: all but density and statistics."""
 
     def params(self, means: Array, covariances: Array) -> FullGaussianParams:
         """Return parameters from means (K, d) and covariances (C, d, d), positive definite; C is K or 1."""
@@ -142,6 +184,25 @@ class FullStatistics(GaussianFamily[FullGaussianParams]):
     def _whitening(self, params: FullGaussianParams) -> Array:
         return params.inverse_cholesky
 
+    def sample(self, params: FullGaussianParams, k: int, n: int, rng: np.random.RandomState) -> Array:
+        """Draw n rows from component k, shape (n, d)."""
+        covariance = params.covariances[min(k, len(params.covariances) - 1)]
+        factor = np.linalg.cholesky(covariance)
+        return np.asarray(params.means[k] + rng.standard_normal((n, len(covariance))) @ factor.T)
+
+    def n_parameters(self, params: FullGaussianParams) -> int:
+        """Return K d means plus d (d + 1) / 2 for each covariance matrix."""
+        K, d = params.means.shape
+        return int(K * d + self._n_covariances(K) * d * (d + 1) // 2)
+
+
+@final
+class FullGaussian(MatrixGaussian):
+    """Each component has its own covariance matrix (VVV of Celeux & Govaert, 1995)."""
+
+    def _n_covariances(self, n_components: int) -> int:
+        return n_components
+
     def log_density(self, X: Array, params: FullGaussianParams, out: Array) -> None:
         """Add log N(x_i; mean_k, covariance_k) to out (K, n)."""
         _checks.matching(X, params.means, out)
@@ -156,24 +217,21 @@ class FullStatistics(GaussianFamily[FullGaussianParams]):
         """Add the rows' moments about the current means."""
         _accumulate(X, resp.astype(X.dtype, copy=False), params.means, stats.counts, stats.first, stats.second)
 
-    def sample(self, params: FullGaussianParams, k: int, n: int, rng: np.random.RandomState) -> Array:
-        """Draw n rows from component k, shape (n, d)."""
-        covariance = params.covariances[min(k, len(params.covariances) - 1)]
-        factor = np.linalg.cholesky(covariance)
-        return np.asarray(params.means[k] + rng.standard_normal((n, len(covariance))) @ factor.T)
+    def pruning_depth(self, X: Array, params: FullGaussianParams, offsets: Array, smallest: float) -> int:
+        """Return the depth of `find_candidates` that is cheapest on X, 0 for none."""
+        return int(_pruning_depth(X, params, offsets, smallest))
 
-    def n_parameters(self, params: FullGaussianParams) -> int:
-        """Return K d means plus d (d + 1) / 2 for each covariance matrix."""
-        K, d = params.means.shape
-        return int(K * d + self._n_covariances(K) * d * (d + 1) // 2)
+    def find_candidates(
+        self, X: Array, params: FullGaussianParams, pruning: Pruning, bounds: Array, found: Candidates
+    ) -> bool:
+        """List the pairs that matter, by bounds from the first whitened coordinates."""
+        return bool(_find_candidates(X, params, pruning, bounds, found))
 
-
-@final
-class FullGaussian(FullStatistics):
-    """Each component has its own covariance matrix (VVV of Celeux & Govaert, 1995)."""
-
-    def _n_covariances(self, n_components: int) -> int:
-        return n_components
+    def accumulate_candidates(
+        self, X: Array, found: Candidates, params: FullGaussianParams, stats: FullGaussianStats
+    ) -> None:
+        """Add the candidates' moments about the current means."""
+        _accumulate_candidates(X, found, params.means, stats.counts, stats.first, stats.second)
 
     def mstep(self, stats: FullGaussianStats, params: FullGaussianParams) -> FullGaussianParams:
         """Return the weighted means and covariances."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from typing import Any, NamedTuple, final
 
 import numpy as np
@@ -12,7 +13,9 @@ from scipy.special import gammaln
 
 from lvm import _checks
 from lvm._jit import Array, canonical, helper, kernel
-from lvm.kernels.products import add_products, add_sparse_products, add_weighted_rows, add_weighted_sparse_rows
+from lvm.kernels.elementary import log_probability
+from lvm.kernels.products import add_products, add_weighted_rows
+from lvm.kernels.sparse_products import add_sparse_products, add_weighted_sparse_rows
 from lvm.protocol import DEAD_SHARE, SparseRows
 
 LOG_FACTORIAL = gammaln(np.arange(1.0, 1025.0))  # log m! for m < 1024; larger ones are computed
@@ -20,14 +23,14 @@ LARGEST = float(len(LOG_FACTORIAL) - 1)
 
 
 class MultinomialParams(NamedTuple):
-    """Cell probabilities and their logarithms, (K, d) each, in Fortran order; rows of the first sum to 1."""
+    """Cell probabilities and their logarithms, (K, d) each; rows of the first sum to 1."""
 
     probabilities: Array
     log_probabilities: Array
 
 
 class MultinomialStats(NamedTuple):
-    """Weighted responsibilities (K,) and weighted counts of each cell (K, d), in Fortran order."""
+    """Weighted responsibilities (K,) and weighted counts of each cell (K, d)."""
 
     counts: Array
     events: Array
@@ -72,6 +75,25 @@ def _log_coefficients_sparse(indptr: NDArray[np.int64], data: Array, out: Array)
         out[i] = _log_coefficient(data[indptr[i] : indptr[i + 1]])
 
 
+def _log_coefficients(X: Array | SparseRows) -> Array:
+    """Return the log multinomial coefficients of rows, (n,), read-only."""
+    out = np.empty(len(X))
+    if isinstance(X, SparseRows):
+        _log_coefficients_sparse(X.indptr, X.data, out)
+    else:
+        _log_coefficients_dense(X, out)
+    return canonical(out)
+
+
+@kernel
+def _write_logarithms(probabilities: Array, out: Array) -> None:
+    """Write the logarithms of probabilities (K, d) to out (K, d)."""
+    for k in range(out.shape[0]):
+        row, logarithms = probabilities[k], out[k]
+        for j in range(out.shape[1]):
+            logarithms[j] = log_probability(row[j])
+
+
 @final
 class Multinomial:
     """Counts of d cells given the row's total: p(x | k) = (sum x)! / prod x! * prod p_kj ** x_j.
@@ -103,9 +125,10 @@ class Multinomial:
 
     def params(self, probabilities: Array) -> MultinomialParams:
         """Return parameters from probabilities (K, d), whose rows sum to 1."""
-        p = np.array(probabilities, np.float64, order="F")
-        with np.errstate(divide="ignore"):
-            return MultinomialParams(p, np.log(p))
+        p = np.array(probabilities, np.float64, order="C")
+        logarithms = np.empty_like(p)
+        _write_logarithms(p, logarithms)
+        return MultinomialParams(p, logarithms)
 
     def canonical(self, X: Any) -> Array | SparseRows:
         """Return X as read-only float64 (n, d) or as SparseRows; refuse negative counts."""
@@ -113,7 +136,8 @@ class Multinomial:
             return X
         if sparse.issparse(X):
             _checks.counts(X)
-            return _checks.sparse_rows(X, with_data=True)
+            rows = _checks.sparse_rows(X, with_data=True)
+            return replace(rows, constants=_log_coefficients(rows))
         X = np.asarray(X)
         _checks.matrix(X)
         _checks.counts(X)
@@ -126,32 +150,33 @@ class Multinomial:
     def log_density(self, X: Any, params: MultinomialParams, out: Array) -> None:
         """Add log p(x_i | k) to out (K, n)."""
         _checks.matching(X, params.probabilities, out)
-        table, coefficients, base = params.log_probabilities.T, np.empty(len(X)), np.zeros(len(out))
+        table, base = params.log_probabilities, np.zeros(len(out))
         if isinstance(X, SparseRows):
-            _log_coefficients_sparse(X.indptr, X.data, coefficients)
+            coefficients = _log_coefficients(X) if X.constants is None else X.constants
             add_sparse_products(X.indptr, X.indices, X.data, table, base, coefficients, out)
         else:
-            _log_coefficients_dense(X, coefficients)
-            add_products(X, table, base, coefficients, out)
+            add_products(X, table, base, _log_coefficients(X), out)
 
     def zero_stats(self, params: MultinomialParams) -> MultinomialStats:
         """Return the statistics of no rows."""
         K, d = params.probabilities.shape
-        return MultinomialStats(np.zeros(K), np.zeros((K, d), order="F"))
+        return MultinomialStats(np.zeros(K), np.zeros((K, d)))
 
     def accumulate(self, X: Any, resp: Array, params: MultinomialParams, stats: MultinomialStats) -> None:
         """Add the weighted number of rows and counts of cells."""
         if isinstance(X, SparseRows):
-            add_weighted_sparse_rows(X.indptr, X.indices, X.data, resp, stats.counts, stats.events.T)
+            add_weighted_sparse_rows(X.indptr, X.indices, X.data, resp, stats.counts, stats.events)
         else:
-            add_weighted_rows(X, resp, stats.counts, stats.events.T)
+            add_weighted_rows(X, resp, stats.counts, stats.events)
 
     def mstep(self, stats: MultinomialStats, params: MultinomialParams) -> MultinomialParams:
         """Return the posterior modes of the probabilities; a dead or empty component keeps its own."""
-        events = stats.events + (self.alpha - 1)
-        totals = events.sum(axis=1, keepdims=True)
-        alive = (stats.counts > DEAD_SHARE * stats.counts.sum())[:, None] & (totals > 0)
-        return self.params(np.divide(events, totals, out=params.probabilities.copy("F"), where=alive))
+        p = stats.events + (self.alpha - 1)
+        totals = p.sum(axis=1)
+        dead = (stats.counts <= DEAD_SHARE * stats.counts.sum()) | (totals <= 0)
+        p /= np.where(dead, 1.0, totals)[:, None]
+        p[dead] = params.probabilities[dead]
+        return self.params(p)
 
     def log_prior(self, params: MultinomialParams) -> float:
         """Return the log density of the Dirichlet prior, up to a constant."""

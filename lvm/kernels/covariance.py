@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from lvm._jit import Array, helper
+from lvm._jit import Array, helper, part_of_kernel
 from lvm.kernels.triangular import inverse_cholesky
 from lvm.protocol import DEAD_SHARE
 
@@ -39,7 +39,7 @@ def mstep_means(counts: Array, first: Array, old: Array, means: Array) -> None:
             means[k, i] = old[k, i] + (first[k, i] / counts[k] if alive else 0.0)
 
 
-@helper
+@part_of_kernel
 def factorised_covariance(
     scatter: Array, moments: Array, mean: Array, reg: float, eps: float, covariance: Array, factor: Array
 ) -> bool:

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import math
+
+import numpy as np
+
 from lvm._jit import bits_to_float, exact_helper, float_to_bits
 
 LOG2_E = 1.4426950408889634
@@ -15,6 +19,9 @@ TWO_52 = 4503599627370496.0
 TWO_52_BITS = 0x4330000000000000
 MANTISSA = 0x000FFFFFFFFFFFFF
 ONE_BITS = 0x3FF0000000000000
+SMALLEST_NORMAL = 2.0**-1022
+TWO_54 = 2.0**54
+LN_TWO_54 = 54 * math.log(2)
 
 
 @exact_helper
@@ -73,3 +80,18 @@ def log(value: float) -> float:
     series = series * z + 2.0 / 5.0
     series = series * z + 2.0 / 3.0
     return e * LN2_HIGH + (f - (s * (f - z * series) - e * LN2_LOW))
+
+
+@exact_helper
+def log_probability(p: float) -> float:
+    """Return log p for p in [0, 1], also where p is 0 or too small to be normal."""
+    is_normal = p >= SMALLEST_NORMAL
+    logarithm = log(p if is_normal else max(p * TWO_54, SMALLEST_NORMAL)) - (0.0 if is_normal else LN_TWO_54)
+    return logarithm if p > 0.0 else -np.inf
+
+
+@exact_helper
+def log_complement(p: float) -> float:
+    """Return log(1 - p) for p in [0, 1]: of the rounded 1 - p, and a correction by what it lost."""
+    q = 1.0 - p
+    return log(q) - ((q - 1.0) + p) / q if q > 0.0 else -np.inf

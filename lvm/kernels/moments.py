@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from lvm._jit import Array, helper, kernel
+from lvm._jit import Array, helper, kernel, part_of_kernel
 
 
 @kernel
@@ -64,6 +64,14 @@ def add_strip_moments(
             rz[i, p] = r[p] * z[i, p]
             total += rz[i, p]
         first[i] += total
+    add_products(rz, z, m, second)
+
+
+@helper
+def add_products(left: Array, right: Array, m: int, products: Array) -> None:
+    """Add the products of rows of left and right (d, WIDTH), over m points, to the lower half of products (d, d)."""
+    d = products.shape[0]
+    zero = right.dtype.type(0)
     # Four rows times two columns: eight running sums in registers, no store, and six loads serve eight
     # multiply-adds.
     d4 = d - d % 4
@@ -71,32 +79,32 @@ def add_strip_moments(
         for j in range(0, i + 4, 2):
             s00 = s10 = s20 = s30 = s01 = s11 = s21 = s31 = zero
             for p in range(m):
-                u, v = z[j, p], z[j + 1, p]
-                s00 += rz[i, p] * u
-                s10 += rz[i + 1, p] * u
-                s20 += rz[i + 2, p] * u
-                s30 += rz[i + 3, p] * u
-                s01 += rz[i, p] * v
-                s11 += rz[i + 1, p] * v
-                s21 += rz[i + 2, p] * v
-                s31 += rz[i + 3, p] * v
-            second[i, j] += s00
-            second[i + 1, j] += s10
-            second[i + 2, j] += s20
-            second[i + 3, j] += s30
-            second[i, j + 1] += s01
-            second[i + 1, j + 1] += s11
-            second[i + 2, j + 1] += s21
-            second[i + 3, j + 1] += s31
+                u, v = right[j, p], right[j + 1, p]
+                s00 += left[i, p] * u
+                s10 += left[i + 1, p] * u
+                s20 += left[i + 2, p] * u
+                s30 += left[i + 3, p] * u
+                s01 += left[i, p] * v
+                s11 += left[i + 1, p] * v
+                s21 += left[i + 2, p] * v
+                s31 += left[i + 3, p] * v
+            products[i, j] += s00
+            products[i + 1, j] += s10
+            products[i + 2, j] += s20
+            products[i + 3, j] += s30
+            products[i, j + 1] += s01
+            products[i + 1, j + 1] += s11
+            products[i + 2, j + 1] += s21
+            products[i + 3, j + 1] += s31
     for i in range(d4, d):
         for j in range(i + 1):
             s00 = zero
             for p in range(m):
-                s00 += rz[i, p] * z[j, p]
-            second[i, j] += s00
+                s00 += left[i, p] * right[j, p]
+            products[i, j] += s00
 
 
-@helper
+@part_of_kernel
 def move_moments(mean: Array, near: Array, count: float, first: Array, second: Array) -> None:
     """Move moments about near (d,), a rounded mean, to the mean: first (d,) and the lower half of second (d, d).
 

@@ -1,8 +1,8 @@
-"""Products of data with tables of the components: what all families with a density linear in the data run on.
+"""Products of dense rows with tables of the components: what all families with a density linear in the data run on.
 
-A table (d, K) has the components of a feature side by side. An entry of -inf forbids the feature: a row where it
-is not 0 gets -inf, and one where it is 0 is not touched (0 * log 0 = 0). An entry of inf, for dense data only, demands
-the feature: a row where it is 0 gets -inf, and one where it is not 0 is not touched.
+Tables are brought into groups of eight components, see `sparse_products`. An entry of -inf forbids the feature: a row
+where it is not 0 gets -inf, and one where it is 0 is not touched (0 * log 0 = 0). An entry of inf demands the
+feature: a row where it is 0 gets -inf, and one where it is not 0 is not touched.
 """
 
 from __future__ import annotations
@@ -10,217 +10,143 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
-from lvm._jit import Array, helper, kernel
-from lvm.kernels.strips import STRIP, WIDTH
+from lvm._jit import Array, add_scaled, helper, kernel, load_eight, store_eight, zero_eight
+from lvm.kernels.sparse_products import LANES, add_group, load_group, zero_groups
+from lvm.kernels.strips import STRIP
 
-TILE = 64  # features of a strip at a time: with their rows they stay in the L2 cache for any number of features
-
-
-@helper
-def _load_tile(X: Any, start: int, m: int, first: int, width: int, strip: Array) -> None:
-    """Copy `width` features from `first` of m rows of X (n, d) from start to strip (TILE, WIDTH), transposed."""
-    # Eight points at a time, as in `load_strip`: each feature of theirs is one vector store.
-    for begin in range(start, start + m - 7, 8):
-        for j in range(first, first + width):
-            for p in range(begin, begin + 8):
-                strip[j - first, p - start] = X[p, j]
-    for p in range(start + m - m % 8, start + m):
-        for j in range(first, first + width):
-            strip[j - first, p - start] = X[p, j]
+TILE = 64  # features of a strip at a time: with their table they stay in the L2 cache for any number of features
 
 
 @helper
-def _add_tile(strip: Array, width: int, m: int, coefficients: Array, first: int, start: int, out: Array) -> None:
-    """Add coefficients (K, d) from first @ strip (width, m) to m columns of out (K, n) from start."""
-    K = out.shape[0]
-    stop = start + m
-    # Four components at a time, two features each: a store serves two multiply-adds, a value of the strip
-    # four, and eight coefficients, four sums and two values fit sixteen vector registers.
-    for k in range(0, K - 3, 4):
-        a, b = coefficients[k, first:], coefficients[k + 1, first:]
-        c, d = coefficients[k + 2, first:], coefficients[k + 3, first:]
-        ya, yb, yc, yd = out[k, start:stop], out[k + 1, start:stop], out[k + 2, start:stop], out[k + 3, start:stop]
-        for j in range(0, width - 1, 2):
-            a0, b0, c0, d0 = a[j], b[j], c[j], d[j]
-            a1, b1, c1, d1 = a[j + 1], b[j + 1], c[j + 1], d[j + 1]
-            for p in range(m):
-                u, v = strip[j, p], strip[j + 1, p]
-                ya[p] += a0 * u + a1 * v
-                yb[p] += b0 * u + b1 * v
-                yc[p] += c0 * u + c1 * v
-                yd[p] += d0 * u + d1 * v
-        if width % 2:
-            for p in range(m):
-                u = strip[width - 1, p]
-                ya[p] += a[width - 1] * u
-                yb[p] += b[width - 1] * u
-                yc[p] += c[width - 1] * u
-                yd[p] += d[width - 1] * u
-    # The components left over, four features at a time: a store serves four multiply-adds.
-    for k in range(K - K % 4, K):
-        a, ya = coefficients[k, first:], out[k, start:stop]
-        for j in range(0, width - 3, 4):
-            a0, a1, a2, a3 = a[j], a[j + 1], a[j + 2], a[j + 3]
-            for p in range(m):
-                ya[p] += a0 * strip[j, p] + a1 * strip[j + 1, p] + a2 * strip[j + 2, p] + a3 * strip[j + 3, p]
-        for j in range(width - width % 4, width):
-            for p in range(m):
-                ya[p] += a[j] * strip[j, p]
+def _store_eights(rows: Any, out: Array) -> None:
+    """Write eight vectors to out (8, 8)."""
+    for i in range(LANES):
+        store_eight(rows[i], out, np.uint64(i * LANES))
 
 
 @helper
-def _mark_impossible(strip: Array, width: int, m: int, table: Array, start: int, out: Array) -> None:
-    """Write -inf to out (K, n) where infinite entries of table (>= width, K) say so of strip (width, m)."""
+def _load_tile(X: Any, start: int, m: int, first: int, width: int, tile: Array) -> None:
+    """Copy `width` features from `first` of m rows of X (n, d) from start to tile, flat: row after row.
+
+    What follows, up to eight rows, is 0: it is multiplied along, and must be finite.
+    """
+    if width == X.shape[1]:
+        cells = X[start : start + m].reshape(m * width)
+        for i in range(m * width):  # one long loop: the short ones below cost twice as much
+            tile[i] = cells[i]
+    else:
+        for p in range(m):
+            source, row = X[start + p, first : first + width], tile[p * width : (p + 1) * width]
+            for j in range(width):
+                row[j] = source[j]
+    tile[m * width : (m + LANES) * width + LANES] = 0.0
+
+
+@helper
+def _multiply(tile: Array, m: int, table: Array, first: int, width: int, product: Array) -> None:
+    """Write tile (m, width) @ table (d, 8) from feature `first` to product (m, 8)."""
+    w, two, three, four = np.uint64(width), np.uint64(2), np.uint64(3), np.uint64(4)
+    for row in range(0, m, LANES):
+        # Eight rows at a time: a load from the table serves eight of them, and their sums need not wait for each other.
+        a, b, c, d = zero_eight(), zero_eight(), zero_eight(), zero_eight()
+        e, f, g, h = zero_eight(), zero_eight(), zero_eight(), zero_eight()
+        for j in range(w):
+            entry = load_eight(table, (np.uint64(first) + j) * np.uint64(LANES))
+            i = np.uint64(row) * w + j
+            k = i + four * w
+            a, b = add_scaled(a, entry, tile[i]), add_scaled(b, entry, tile[i + w])
+            c, d = add_scaled(c, entry, tile[i + two * w]), add_scaled(d, entry, tile[i + three * w])
+            e, f = add_scaled(e, entry, tile[k]), add_scaled(f, entry, tile[k + w])
+            g, h = add_scaled(g, entry, tile[k + two * w]), add_scaled(h, entry, tile[k + three * w])
+        _store_eights((a, b, c, d, e, f, g, h), product[row : row + LANES])
+
+
+@helper
+def _mark_impossible(tile: Array, width: int, m: int, table: Array, first: int, start: int, out: Array) -> None:
+    """Write -inf to out (K, n) where infinite entries of table (K, d) from `first` say so of tile (m, width)."""
     for j in range(width):
         for k in range(out.shape[0]):
-            row = out[k, start : start + m]
-            if table[j, k] == -np.inf:
-                for p in range(m):
-                    row[p] = -np.inf if strip[j, p] > 0.0 else row[p]
-            elif table[j, k] == np.inf:
-                for p in range(m):
-                    row[p] = row[p] if strip[j, p] > 0.0 else -np.inf
+            entry = table[k, first + j]
+            for p in range(m if abs(entry) == np.inf else 0):
+                if (tile[p * width + j] > 0.0) == (entry < 0.0):
+                    out[k, start + p] = -np.inf
 
 
 @kernel
 def add_products(X: Any, table: Array, base: Array, offset: Array, out: Array) -> None:
-    """Add base (K,) + offset (n,) + X (n, d) @ table (d, K) to out (K, n); all of X is >= 0."""
+    """Add base (K,) + offset (n,) + X (n, d) @ table.T (d, K) to out (K, n); all of X is >= 0."""
     n, d = X.shape
-    K = out.shape[0]
-    strip = np.empty((TILE, WIDTH))
-    finite = np.empty((K, d))
+    K, n_groups = out.shape[0], (out.shape[0] - 1) // LANES + 1
+    tile = np.empty((STRIP + LANES) * TILE + LANES)
+    product = np.empty((STRIP, LANES))
+    finite = zero_groups(n_groups, d)
     special = False
-    for j in range(d):
-        for k in range(K):
-            finite[k, j] = table[j, k] if abs(table[j, k]) < np.inf else 0.0
-            special = special or abs(table[j, k]) == np.inf
+    for g in range(n_groups):
+        load_group(table, g, finite[g])
+        for j in range(d):
+            for c in range(LANES):
+                infinite = abs(finite[g, j, c]) == np.inf
+                finite[g, j, c] = 0.0 if infinite else finite[g, j, c]
+                special |= infinite
     for start in range(0, n, STRIP):
         m = min(STRIP, n - start)
-        added = offset[start : start + m]
-        for k in range(K):
-            row = out[k, start : start + m]
-            for p in range(m):
-                row[p] += base[k] + added[p]
         for first in range(0, d, TILE):
             width = min(TILE, d - first)
-            _load_tile(X, start, m, first, width, strip)
-            _add_tile(strip, width, m, finite, first, start, out)
+            _load_tile(X, start, m, first, width, tile)
+            for g in range(n_groups):
+                _multiply(tile, m, finite[g], first, width, product)
+                for k in range(g * LANES, min((g + 1) * LANES, K)):
+                    row, added, constant = out[k, start : start + m], offset[start : start + m], base[k]
+                    if first == 0:
+                        for p in range(m):
+                            row[p] += constant + added[p]
+                    for p in range(m):
+                        row[p] += product[p, k - g * LANES]
             if special:
-                _mark_impossible(strip, width, m, table[first:], start, out)
+                _mark_impossible(tile, width, m, table, first, start, out)
 
 
 @helper
-def _sum_tile(strip: Array, width: int, m: int, resp: Array, start: int, sums: Array) -> None:
-    """Add strip (width, m) @ m columns of resp (K, n) from start, transposed, to sums (>= width, K)."""
-    K = resp.shape[0]
-    stop = start + m
-    # Four components by two features: six loads serve eight multiply-adds, and the eight sums stay in registers
-    # with what is loaded.
-    for k in range(0, K - 3, 4):
-        a, b, c, d = resp[k, start:stop], resp[k + 1, start:stop], resp[k + 2, start:stop], resp[k + 3, start:stop]
-        for j in range(0, width - 1, 2):
-            a0, b0, c0, d0, a1, b1, c1, d1 = 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0
-            for p in range(m):
-                u, v = strip[j, p], strip[j + 1, p]
-                a0 += a[p] * u
-                b0 += b[p] * u
-                c0 += c[p] * u
-                d0 += d[p] * u
-                a1 += a[p] * v
-                b1 += b[p] * v
-                c1 += c[p] * v
-                d1 += d[p] * v
-            first, second = sums[j, k : k + 4], sums[j + 1, k : k + 4]
-            first[0], first[1], first[2], first[3] = first[0] + a0, first[1] + b0, first[2] + c0, first[3] + d0
-            second[0], second[1] = second[0] + a1, second[1] + b1
-            second[2], second[3] = second[2] + c1, second[3] + d1
-    for k in range(K):
-        a = resp[k, start:stop]
-        # What the blocks of four components by two features left over.
-        for j in range(width - width % 2 if k < K - K % 4 else 0, width):
-            a0 = 0.0
-            for p in range(m):
-                a0 += a[p] * strip[j, p]
-            sums[j, k] += a0
+def _sum_rows(tile: Array, m: int, weights: Array, first: int, width: int, sums: Array) -> None:
+    """Add tile (m, width).T @ weights (m, 8) to sums (d, 8) from feature `first`."""
+    for column in range(0, width, LANES):
+        # Eight features at a time: a load of the weights serves eight of them, and the sums stay in registers.
+        a, b, c, d = zero_eight(), zero_eight(), zero_eight(), zero_eight()
+        e, f, g, h = zero_eight(), zero_eight(), zero_eight(), zero_eight()
+        for p in range(np.uint64(m)):
+            r = load_eight(weights, p * np.uint64(LANES))
+            i = p * np.uint64(width) + np.uint64(column)
+            a, b = add_scaled(a, r, tile[i]), add_scaled(b, r, tile[i + np.uint64(1)])
+            c, d = add_scaled(c, r, tile[i + np.uint64(2)]), add_scaled(d, r, tile[i + np.uint64(3)])
+            e, f = add_scaled(e, r, tile[i + np.uint64(4)]), add_scaled(f, r, tile[i + np.uint64(5)])
+            g, h = add_scaled(g, r, tile[i + np.uint64(6)]), add_scaled(h, r, tile[i + np.uint64(7)])
+        total = np.empty((LANES, LANES))
+        _store_eights((a, b, c, d, e, f, g, h), total)
+        for feature in range(min(LANES, width - column)):
+            sums[first + column + feature] += total[feature]
 
 
 @kernel
 def add_weighted_rows(X: Any, resp: Array, counts: Array, sums: Array) -> None:
-    """Add the sums of resp (K, n) to counts (K,), and X (n, d).T @ resp.T to sums (d, K)."""
+    """Add the sums of resp (K, n) to counts (K,), and resp @ X (n, d) to sums (K, d)."""
     n, d = X.shape
-    strip = np.empty((TILE, WIDTH))
+    K, n_groups = resp.shape[0], (resp.shape[0] - 1) // LANES + 1
+    grouped = zero_groups(n_groups, d)
+    tile = np.empty((STRIP + LANES) * TILE + LANES)
+    weights = np.zeros((n_groups, STRIP, LANES))
     for start in range(0, n, STRIP):
         m = min(STRIP, n - start)
-        for k in range(resp.shape[0]):
-            row = resp[k, start : start + m]
-            count = 0.0
+        for k in range(K):
+            row, column, count = resp[k, start : start + m], weights[k // LANES], 0.0
             for p in range(m):
+                column[p, k % LANES] = row[p]
                 count += row[p]
             counts[k] += count
         for first in range(0, d, TILE):
             width = min(TILE, d - first)
-            _load_tile(X, start, m, first, width, strip)
-            _sum_tile(strip, width, m, resp, start, sums[first:])
-
-
-@kernel
-def add_sparse_products(
-    indptr: NDArray[np.int64],
-    indices: NDArray[np.int32],
-    data: Array,
-    table: Array,
-    base: Array,
-    offset: Array,
-    out: Array,
-) -> None:
-    """Add base (K,) + offset (n,) + CSR rows @ table (d, K) to out (K, n); no data means that all entries are 1."""
-    K, n = out.shape
-    ones = len(data) == 0
-    total = np.empty((8, K))
-    for start in range(0, n, 8):  # eight rows fill a cache line of each row of out
-        m = min(8, n - start)
-        for p in range(m):
-            t = total[p]
-            begin, end = indptr[start + p], indptr[start + p + 1]
-            for k in range(K):
-                t[k] = base[k] + offset[start + p]
-            # Four entries at a time: a store serves four multiply-adds, and the inner loop's overhead is shared.
-            for e in range(begin, end - 3, 4):
-                w0, w1 = table[np.uint64(indices[e])], table[np.uint64(indices[e + 1])]
-                w2, w3 = table[np.uint64(indices[e + 2])], table[np.uint64(indices[e + 3])]
-                x0, x1, x2, x3 = (1.0, 1.0, 1.0, 1.0) if ones else (data[e], data[e + 1], data[e + 2], data[e + 3])
-                for k in range(K):
-                    t[k] += x0 * w0[k] + x1 * w1[k] + x2 * w2[k] + x3 * w3[k]
-            for e in range(end - (end - begin) % 4, end):
-                w0 = table[np.uint64(indices[e])]
-                x0 = 1.0 if ones else data[e]
-                for k in range(K):
-                    t[k] += x0 * w0[k]
-        for k in range(K):
-            for p in range(m):
-                out[k, start + p] += total[p, k]
-
-
-@kernel
-def add_weighted_sparse_rows(
-    indptr: NDArray[np.int64], indices: NDArray[np.int32], data: Array, resp: Array, counts: Array, sums: Array
-) -> None:
-    """Add the sums of resp (K, n) to counts (K,), and CSR rows.T @ resp.T to sums (d, K); no data means ones."""
-    K, n = resp.shape
-    r = np.empty(K)
-    for i in range(n):
-        for k in range(K):
-            r[k] = resp[k, i]
-            counts[k] += r[k]
-        if len(data) == 0:
-            for e in range(indptr[i], indptr[i + 1]):
-                j = np.uint64(indices[e])
-                for k in range(K):
-                    sums[j, k] += r[k]
-        else:
-            for e in range(indptr[i], indptr[i + 1]):
-                j, x = np.uint64(indices[e]), data[e]
-                for k in range(K):
-                    sums[j, k] += x * r[k]
+            _load_tile(X, start, m, first, width, tile)
+            for g in range(n_groups):
+                _sum_rows(tile, m, weights[g], first, width, grouped[g])
+    for g in range(n_groups):
+        add_group(grouped[g], g, sums)

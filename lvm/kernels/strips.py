@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,12 +12,40 @@ from lvm._jit import Array, helper
 STRIP = 256  # points per inner loop: d = 16 features of them fit a 48 KB L1 cache
 # A row of a strip is a cache line longer: rows 2,048 bytes apart would share a few sets of the L1 cache.
 WIDTH = STRIP + 8
+LOG_2PI = 1.8378770664093453
+
+
+class Scratch(NamedTuple):
+    """Room for a centred strip (e, WIDTH), four whitened rows (4, WIDTH) and squared norms (WIDTH,)."""
+
+    centred: Array
+    whitened: Array
+    norms: Array
+
+
+LINE = 64  # bytes of a cache line, and of the widest vector
+
+
+@helper
+def zero_strip(n_rows: int, X: Any) -> Array:
+    """Return zeros (n_rows, WIDTH) in the dtype of X, at the start of a cache line.
+
+    numba aligns arrays to half a line: each load of a whole vector would touch two lines, and take twice as long.
+    """
+    lanes = LINE // X.itemsize
+    flat = np.empty(n_rows * WIDTH + lanes, X.dtype)
+    skip = -(flat.ctypes.data // X.itemsize) % lanes
+    strip = flat[skip : skip + n_rows * WIDTH].reshape(n_rows, WIDTH)
+    for i in range(n_rows):
+        for p in range(WIDTH):
+            strip[i, p] = 0.0
+    return strip
 
 
 @helper
 def load_strip(X: Any, start: int, m: int, strip: Array) -> None:
-    """Copy m rows of X (n, d) from start to strip (>= d, WIDTH), transposed."""
-    d = X.shape[1]
+    """Copy m rows of X (n, d) from start to strip (e, WIDTH), transposed: the first e features where e < d."""
+    d = min(X.shape[1], strip.shape[0])
     # Eight points at a time: eight rows of X stay in the L1 cache, and each feature of theirs is one vector store.
     for first in range(0, m - 7, 8):
         for i in range(d):
@@ -54,9 +82,13 @@ def list_active(resp: Array, active: NDArray[np.int64]) -> None:
 
 
 @helper
-def gather_strip(X: Any, resp: Array, rows: NDArray[np.int64], strip: Array, gathered: Array) -> None:
-    """Copy rows (m,) of X (n, d) to strip (>= d, WIDTH), transposed, and their resp (n,) to gathered (>= m,)."""
-    for p in range(rows.shape[0]):
-        gathered[p] = resp[rows[p]]
+def gather_strip(X: Any, rows: NDArray[np.int64], strip: Array) -> None:
+    """Copy rows (m,) of X (n, d) to strip (>= d, WIDTH), transposed."""
+    m = rows.shape[0]
+    for first in range(0, m - 7, 8):  # as load_strip
+        for i in range(X.shape[1]):
+            for p in range(first, first + 8):
+                strip[i, p] = X[rows[p], i]
+    for p in range(m - m % 8, m):
         for i in range(X.shape[1]):
             strip[i, p] = X[rows[p], i]

@@ -10,17 +10,23 @@ from numpy.typing import ArrayLike, NDArray
 
 from lvm import _checks
 from lvm._jit import Array, canonical, is_canonical
+from lvm.kernels.candidates import Candidates, Pruning, empty_candidates, normalise_candidates
 from lvm.kernels.elementary import UNDERFLOW
 from lvm.kernels.responsibilities import NEGLIGIBLE, responsibilities
 from lvm.protocol import Rows, SparseRows, ZeroDensityError, n_rows
 
 # A block costs a few microseconds of Python, during which other threads wait for the interpreter: blocks are long.
 MAX_BLOCK_ROWS = 1 << 14
-BLOCK_CELLS = 1 << 16  # responsibilities per block, 512 KB: they stay in the L2 cache from kernel to kernel
+BLOCK_CELLS = 1 << 16  # values or responsibilities per block, 512 KB: they stay in the L2 cache from kernel to kernel
 
 # What kernels see where rows have no weights or no labels.
 ONES = canonical(np.ones(MAX_BLOCK_ROWS))
 UNKNOWN = canonical(np.full(MAX_BLOCK_ROWS, -1), np.int64)
+
+# Where a sparse E-step is considered at all: few pairs are done before its overhead, and with larger penalties even
+# small responsibilities enter the sum without penalties.
+MIN_SPARSE_COMPONENTS, MIN_SPARSE_CELLS = 8, 1 << 15
+MAX_SPARSE_PENALTY = 8.0
 
 FAMILY_METHODS = ("log_density", "zero_stats", "accumulate", "mstep", "sample", "n_parameters")
 
@@ -118,8 +124,11 @@ class Mixture(Generic[F]):
         stats = self.family.zero_stats(params.components)
         counts = np.zeros(len(params.weights))
         loglik = penalty = 0.0
-        for block in self._posterior(rows, params, counts):
-            self.family.accumulate(block.X, block.resp, params.components, stats)
+        for block in self._posterior(rows, params, counts, sparse=hasattr(self.family, "find_candidates")):
+            if block.found is None:
+                self.family.accumulate(block.X, block.resp, params.components, stats)
+            else:
+                self.family.accumulate_candidates(block.X, block.found, params.components, stats)
             loglik += block.loglik
             penalty += block.penalty
         weight = float(len(rows.X) if rows.weight is None else np.sum(rows.weight))
@@ -190,7 +199,7 @@ class Mixture(Generic[F]):
         K = len(params.weights)
         stats = self.family.zero_stats(params.components)
         counts = np.zeros(K)
-        for part in self._blocks(len(given), K):
+        for part in self._blocks(rows.X, K):
             resp = _expand(given[part], K)
             if rows.weight is not None:
                 resp *= rows.weight[part]
@@ -213,10 +222,17 @@ class Mixture(Generic[F]):
         penalty = getattr(self.family, "log_penalty", None)
         return np.zeros(len(params.weights)) if penalty is None else np.asarray(penalty(params.components))
 
+    def _pruning(self, X: Any, components: Any, offsets: Array, smallest: float) -> Pruning | None:
+        """Return how to list the pairs of row and component that matter, None where looking at all is cheaper."""
+        depth = self.family.pruning_depth(X, components, offsets, smallest)
+        return Pruning(offsets, smallest, depth) if depth else None
+
     @staticmethod
-    def _blocks(n: int, K: int) -> list[slice]:
-        """Cut n rows into blocks of nearly equal length."""
-        most = max(256, min(MAX_BLOCK_ROWS, BLOCK_CELLS // K))
+    def _blocks(X: Any, K: int) -> list[slice]:
+        """Cut the rows of X into blocks of nearly equal length."""
+        n = len(X)
+        width = K if isinstance(X, SparseRows) else max(K, X[:1].size)
+        most = max(256, min(MAX_BLOCK_ROWS, BLOCK_CELLS // width))
         count = -(-n // most)
         return [slice(n * i // count, n * (i + 1) // count) for i in range(count)]
 
@@ -228,10 +244,12 @@ class Mixture(Generic[F]):
         *,
         penalised: bool = True,
         strict: bool = True,
+        sparse: bool = False,
     ) -> Iterator[_Block]:
         """Yield the responsibilities of one block of rows after the other, and add their sums to counts (K,).
 
-        Strict refuses impossible rows. Arrays are reused by the next block.
+        Strict refuses impossible rows. Sparse lists those that are not 0 alone, where that pays. Arrays are reused by
+        the next block.
         """
         if not self._is_canonical(rows):
             rows = self.canonical(rows)
@@ -244,19 +262,29 @@ class Mixture(Generic[F]):
         smallest = NEGLIGIBLE if penalised else UNDERFLOW  # in an E-step, or for whoever asks for responsibilities
         with np.errstate(divide="ignore"):
             log_weights = np.log(params.weights)
-        blocks = self._blocks(len(X), K)
+        blocks = self._blocks(X, K)
         longest = -(-len(X) // len(blocks)) if blocks else 0
         buffer, logliks = np.empty(K * longest), np.empty(longest)
+        sparse &= labels is None and len(log_penalty) == K >= MIN_SPARSE_COMPONENTS and len(X) * K >= MIN_SPARSE_CELLS
+        pruning = None
+        if sparse and log_penalty.min() >= -MAX_SPARSE_PENALTY:
+            pruning = self._pruning(X, params.components, log_weights + log_penalty, smallest)
+        found = None if pruning is None else empty_candidates(K, longest)
         for part in blocks:
             m = part.stop - part.start
             block, resp, row_loglik = X[part], buffer[: K * m].reshape(K, m), logliks[:m]
+            row_weight = ONES[:m] if weight is None else weight[part]
+            if found is not None and self.family.find_candidates(block, params.components, pruning, resp, found):
+                loglik, penalty = normalise_candidates(found, log_penalty, row_weight, counts)
+                yield _Block(part, block, resp, row_loglik, loglik, penalty, found)
+                continue
             resp.fill(0.0)
             self.family.log_density(block, params.components, resp)
             loglik, penalty, impossible = responsibilities(
                 resp,
                 log_weights,
                 log_penalty,
-                ONES[:m] if weight is None else weight[part],
+                row_weight,
                 UNKNOWN[:m] if labels is None else labels[part],
                 counts,
                 row_loglik,
@@ -276,6 +304,7 @@ class _Block(NamedTuple):
     row_loglik: Array
     loglik: float
     penalty: float
+    found: Candidates | None = None  # in place of resp and row_loglik
 
 
 def _expand(given: NDArray[Any], K: int) -> Array:

@@ -1,0 +1,141 @@
+"""Gaussian log densities and moments with axis-aligned covariances, strip by strip: scale and square."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from lvm._jit import Array, helper
+from lvm.kernels.strips import LOG_2PI, Scratch
+
+
+class Scaled(NamedTuple):
+    """Components as strips of one dtype see them; d is padded with zeros to e, a multiple of 4.
+
+    Attributes
+    ----------
+    near : ndarray of shape (K, e)
+        Means, rounded to the dtype.
+    offsets : ndarray of shape (K, e)
+        scale * (near - mean): what the rounding of the means lacks, after scaling.
+    scales : ndarray of shape (K, e)
+        Inverse standard deviations.
+    log_norms : ndarray of shape (K,), float64
+        Log densities at the means.
+    """
+
+    near: Array
+    offsets: Array
+    scales: Array
+    log_norms: Array
+
+
+@helper
+def scaled_components(X: Any, means: Array, inverse_scales: Array) -> Scaled:
+    """Return components with means and inverse standard deviations (K, d) in the dtype of X."""
+    K, d = means.shape
+    e = (d + 3) // 4 * 4
+    near, offsets, scales = np.zeros((K, e), X.dtype), np.zeros((K, e), X.dtype), np.zeros((K, e), X.dtype)
+    log_norms = np.full(K, -0.5 * d * LOG_2PI)
+    for k in range(K):
+        for i in range(d):
+            near[k, i] = means[k, i]
+            offsets[k, i] = (near[k, i] - means[k, i]) * inverse_scales[k, i]
+            scales[k, i] = inverse_scales[k, i]
+            log_norms[k] += np.log(inverse_scales[k, i])
+    return Scaled(near, offsets, scales, log_norms)
+
+
+def add_scaled_density(
+    strip: Array, m: int, components: Scaled, k: int, depth: int, scratch: Scratch, row: Array
+) -> None:
+    """Add the log densities under component k, see `densities.add_log_density`."""
+    mu, scale, offset, norms = components.near, components.scales, components.offsets, scratch.norms
+    for p in range(m):
+        norms[p] = 0.0
+    # Four features at a time: one store serves them all.
+    for i in range(0, depth, 4):
+        m0, m1, m2, m3 = mu[k, i], mu[k, i + 1], mu[k, i + 2], mu[k, i + 3]
+        s0, s1, s2, s3 = scale[k, i], scale[k, i + 1], scale[k, i + 2], scale[k, i + 3]
+        o0, o1, o2, o3 = offset[k, i], offset[k, i + 1], offset[k, i + 2], offset[k, i + 3]
+        for p in range(m):
+            z0, z1 = (strip[i, p] - m0) * s0 + o0, (strip[i + 1, p] - m1) * s1 + o1
+            z2, z3 = (strip[i + 2, p] - m2) * s2 + o2, (strip[i + 3, p] - m3) * s3 + o3
+            norms[p] += z0 * z0 + z1 * z1 + z2 * z2 + z3 * z3
+    log_norm = components.log_norms[k]
+    for p in range(m):
+        row[p] += log_norm - 0.5 * norms[p]
+
+
+def add_scaled_rows(
+    X: Array,
+    rows: NDArray[np.int64],
+    components: Scaled,
+    k: int,
+    strip: Array,  # noqa: ARG001 - for the structures that work on strips
+    scratch: Scratch,  # noqa: ARG001
+    values: Array,
+) -> None:
+    """Add the log densities of some rows, see `densities.add_densities_of_rows`: along the rows, without a strip."""
+    mu, scale, offset = components.near[k], components.scales[k], components.offsets[k]
+    for p in range(len(rows)):
+        x = X[rows[p]]
+        norm = x.dtype.type(0)
+        for i in range(len(x)):
+            z = (x[i] - mu[i]) * scale[i] + offset[i]
+            norm += z * z
+        values[p] += components.log_norms[k] - 0.5 * norm
+
+
+@helper
+def add_sums_of_rows(X: Array, rows: NDArray[np.int64], r: Array, near: Array, first: Array, second: Array) -> None:
+    """Add the sums of r z and r z**2 to first, second (e,), for z some rows (m,) of X (n, d) about near (e,)."""
+    for p in range(len(rows)):
+        x, weight = X[rows[p]], near.dtype.type(r[p])
+        for i in range(len(x)):
+            z = x[i] - near[i]
+            first[i] += weight * z
+            second[i] += weight * z * z
+
+
+@helper
+def add_strip_sums(strip: Array, r: Array, near: Array, k: int, first: Array, second: Array) -> None:
+    """Add the sums of r z and r z**2 to first, second (K, e), for z the points of strip (e, m) about near (K, e)."""
+    zero = strip.dtype.type(0)
+    # Four features at a time: eight running sums in registers, and each r serves them all.
+    for i in range(0, near.shape[1], 4):
+        m0, m1, m2, m3 = near[k, i], near[k, i + 1], near[k, i + 2], near[k, i + 3]
+        a0 = a1 = a2 = a3 = b0 = b1 = b2 = b3 = zero
+        for p in range(r.shape[0]):
+            z0, z1, z2, z3 = strip[i, p] - m0, strip[i + 1, p] - m1, strip[i + 2, p] - m2, strip[i + 3, p] - m3
+            r0, r1, r2, r3 = r[p] * z0, r[p] * z1, r[p] * z2, r[p] * z3
+            a0 += r0
+            a1 += r1
+            a2 += r2
+            a3 += r3
+            b0 += r0 * z0
+            b1 += r1 * z1
+            b2 += r2 * z2
+            b3 += r3 * z3
+        first[k, i] += a0
+        first[k, i + 1] += a1
+        first[k, i + 2] += a2
+        first[k, i + 3] += a3
+        second[k, i] += b0
+        second[k, i + 1] += b1
+        second[k, i + 2] += b2
+        second[k, i + 3] += b3
+
+
+@helper
+def add_moved_sums(
+    means: Array, near: Array, count: Array, one: Array, two: Array, first: Array, second: Array
+) -> None:
+    """Add sums one, two (K, e) about near, of so many counts (K,), to first and second (K, d) about the means."""
+    for k in range(means.shape[0]):
+        for i in range(means.shape[1]):
+            rest = means[k, i] - near[k, i]
+            first[k, i] += one[k, i] - count[k] * rest
+            second[k, i] += two[k, i] - 2.0 * rest * one[k, i] + count[k] * rest * rest
