@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import zlib
+from collections.abc import Callable
 from functools import lru_cache
 from typing import Any, NamedTuple
 
@@ -23,7 +25,7 @@ class Case(NamedTuple):
     Attributes
     ----------
     family : str
-        A covariance type of the Gaussian mixture, "bernoulli" or "multinomial".
+        A covariance type of the Gaussian mixture, or a key of `DRAWS`.
     n, d, K : int
         Numbers of rows, features and components.
     n_iter : int
@@ -52,33 +54,90 @@ class Case(NamedTuple):
     in_subset: bool = False
 
     @property
+    def kind(self) -> str:
+        """Return what sets the rows apart, "" for overlapping components and dense rows."""
+        return "csr" if self.is_sparse else "separated" if self.separation > 5 else self.data
+
+    @property
     def name(self) -> str:
         """Return how results name the case; all that changes the work is part of it."""
-        kind = "csr" if self.is_sparse else "separated" if self.separation > 5 else self.data
-        return f"{self.family} {kind + ' ' * bool(kind)}{self.n}x{self.d} K={self.K} iter={self.n_iter}"
+        kind = self.kind + " " * bool(self.kind)
+        return f"{self.family} {kind}{self.n}x{self.d} K={self.K} iter={self.n_iter}"
 
+    @property
+    def group(self) -> str:
+        """Return the section of the table of peers that the case is in."""
+        if self.data:
+            return "small"
+        if self.family not in COVARIANCES:
+            return "discrete"
+        return self.kind or ("many" if self.K >= MANY else self.family)
+
+    @property
+    def has_rate(self) -> bool:
+        """Return whether the rate of multiplications is compared with dgemm: where they are most of the work."""
+        return self.family == "full" and self.d >= 32 and not self.kind
+
+    @property
+    def flop(self) -> int:
+        """Return the useful floating-point operations of an iteration with full covariances: distances and moments."""
+        return 2 * self.n * self.K * self.d**2
+
+    @property
+    def stats_bytes(self) -> int:
+        """Return the size of the statistics: a weight, a mean and what spreads about it, per component."""
+        spread = {"full": self.d**2, "tied": self.d**2, "diag": self.d, "spherical": 1}
+        return 8 * self.K * (1 + self.d + spread.get(self.family, 0))
+
+    def shrunk(self) -> Case:
+        """Return the case with as few rows and iterations as make sense, to try the suite and not the library."""
+        return self._replace(n=min(self.n, 500 + 2 * self.K * min(self.d, 128)), n_iter=2)
+
+
+MANY = 100  # components, in a group of their own
+# Shapes that every covariance type meets. Iterations: enough that lvm's take 0.1 s, few enough for slow peers.
+_SHAPES = ((400_000, 2, 6), (150_000, 8, 12), (150_000, 16, 10), (80_000, 32, 16), (40_000, 64, 16), (20_000, 128, 8))
+_SEPARATED = ((100_000, 8, 16), (60_000, 8, 32), (60_000, 16, 32), (40_000, 32, 16))
+_IN_SUBSET = (("full", 2), ("full", 8), ("full", 64), ("diag", 8))
 
 _TABLE = (
-    Case("full", 400_000, 2, 6, 5, in_subset=True),
-    Case("full", 150_000, 8, 12, 5, in_subset=True),
-    Case("full", 40_000, 64, 16, 3, in_subset=True),
-    Case("full", 60_000, 8, 32, 5, separation=10.0),
-    Case("full", 272, 2, 2, 200, data="faithful"),
-    Case("tied", 60_000, 16, 10, 3),
-    Case("diag", 400_000, 2, 6, 10),
-    Case("diag", 150_000, 8, 12, 10, in_subset=True),
-    Case("spherical", 150_000, 8, 12, 10),
+    *(Case("full", *shape, 5, in_subset=("full", shape[1]) in _IN_SUBSET) for shape in _SHAPES),
+    Case("full", 150_000, 8, 48, 3),
+    *(Case("diag", *shape, 15, in_subset=("diag", shape[1]) in _IN_SUBSET) for shape in _SHAPES),
+    Case("diag", 150_000, 8, 48, 10),
+    Case("tied", 200_000, 16, 10, 3),
+    Case("spherical", 150_000, 8, 12, 15),
+    Case("full", 60_000, 8, MANY, 3),
+    Case("diag", 60_000, 8, MANY, 5),
+    *(Case("full", *shape, 3, separation=10.0) for shape in _SEPARATED),
+    *(Case("diag", *shape, 3, separation=10.0) for shape in _SEPARATED),
+    Case("full", 272, 2, 2, 500, data="faithful"),
     Case("bernoulli", 100_000, 30, 8, 10, n_words=10, in_subset=True),
+    Case("bernoulli", 50_000, 100, 10, 10, n_words=20),
     Case("bernoulli", 50_000, 1_000, 10, 5, n_words=20, is_sparse=True, in_subset=True),
     Case("multinomial", 100_000, 30, 8, 10, n_words=40),
     Case("multinomial", 20_000, 5_000, 20, 5, n_words=80, is_sparse=True),
 )
 
-CASES = {case.name: case for case in _TABLE}
+
+def _quick_table() -> tuple[Case, ...]:
+    """Return one small case of each kind, from the subset where it can be."""
+    last_counts = sorted(_TABLE, key=lambda case: case.in_subset)
+    return tuple({(case.family, case.group, case.kind, case.has_rate): case.shrunk() for case in last_counts}.values())
+
+
+def table(is_quick: bool) -> dict[str, Case]:
+    """Return the cases by name."""
+    return {case.name: case for case in (_quick_table() if is_quick else _TABLE)}
+
+
+IS_QUICK = os.environ.get("LVM_BENCHMARKS_QUICK") == "1"
+CASES = table(IS_QUICK)
 GAUSSIAN = tuple(name for name, case in CASES.items() if case.family in COVARIANCES and not case.data)
-DISCRETE = tuple(name for name, case in CASES.items() if case.family not in COVARIANCES)
+DISCRETE = tuple(name for name, case in CASES.items() if case.group == "discrete")
 SMALL = tuple(name for name, case in CASES.items() if case.data)
 SUBSET = tuple(name for name, case in CASES.items() if case.in_subset)
+RATES = tuple(name for name, case in CASES.items() if case.has_rate)
 
 
 class Problem(NamedTuple):
@@ -90,10 +149,9 @@ class Problem(NamedTuple):
 
 
 @lru_cache(maxsize=1)
-def problem(name: str) -> Problem:
+def problem(case: Case) -> Problem:
     """Return the data and the start of a case: the same in every process and on every commit."""
-    case = CASES[name]
-    rng = np.random.default_rng(zlib.crc32(name.encode()))
+    rng = np.random.default_rng(zlib.crc32(case.name.encode()))
     assigned = rng.integers(case.K, size=case.n)
     weights = np.full(case.K, 1 / case.K)
     if case.family in COVARIANCES:
@@ -111,8 +169,7 @@ def problem(name: str) -> Problem:
             "spherical": np.full(case.K, 1 / np.mean(scale**2)),
         }
         return Problem(X, weights, {"means_init": means, "precisions_init": precisions[case.family]})
-    draw = _bernoulli if case.family == "bernoulli" else _multinomial
-    X, probabilities = draw(case, assigned, rng)
+    X, probabilities = DRAWS[case.family](case, assigned, rng)
     # Halfway between the truth and no structure: EM has work to do, and nothing is 0.
     start = 0.5 * probabilities + 0.5 * probabilities.mean(axis=0)
     return Problem(X, weights, {"probabilities_init": start})
@@ -150,3 +207,7 @@ def _multinomial(case: Case, assigned: NDArray[np.int64], rng: np.random.Generat
     entries = (np.ones(words.size), (np.repeat(np.arange(case.n), case.n_words), words.ravel()))
     counts = sparse.csr_matrix(entries, shape=(case.n, case.d))  # adds up repeated words
     return (counts if case.is_sparse else counts.toarray()), probabilities
+
+
+# The families that are not Gaussian: a new one needs a line here, and lines in the table.
+DRAWS: dict[str, Callable[..., tuple[Any, Array]]] = {"bernoulli": _bernoulli, "multinomial": _multinomial}

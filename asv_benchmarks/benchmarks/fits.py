@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from .cases import CASES, DISCRETE, GAUSSIAN, SUBSET
+from .cases import CASES, DISCRETE, GAUSSIAN, SMALL, SUBSET
 from .peers import prepare
+from .timing import seconds_per_iteration
 
 N_JOBS = 2
 
@@ -20,7 +21,7 @@ class _Fits:
 
     def setup(self, library: str, case: str, n_jobs: int) -> None:
         """Make the data and compile; after the first call in a process, this is a look-up."""
-        self.fit = prepare(library, case, n_jobs)
+        self.fit = prepare(library, CASES[case], n_jobs)
 
     def time_fit(self, _library: str, case: str, _n_jobs: int) -> None:
         """Time a fit."""
@@ -32,17 +33,29 @@ class _Fits:
 
     track_loglik.unit = "nats"  # type: ignore[attr-defined]
 
+    def track_seconds_per_iteration(self, _library: str, case: str, _n_jobs: int) -> float:
+        """Measure an iteration, without validation and what else a fit does once."""
+        return seconds_per_iteration([self.fit], 1, 1 + CASES[case].n_iter)[0]
+
+    track_seconds_per_iteration.unit = "seconds"  # type: ignore[attr-defined]
+
 
 class Gaussian(_Fits):
     """Gaussian mixtures; oneDAL has full and diag, and is skipped where it is not installed."""
 
-    params = (("lvm", "sklearn", "onedal"), GAUSSIAN, (N_JOBS,))
+    params = (("lvm", "lvm-float32", "sklearn", "onedal"), GAUSSIAN, (N_JOBS,))
 
 
 class Discrete(_Fits):
-    """Bernoulli and multinomial mixtures, dense and sparse; the peer is EM written by hand."""
+    """Bernoulli and multinomial mixtures, dense and sparse, beside StepMix and EM written by hand."""
 
-    params = (("lvm", "numpy"), DISCRETE, (N_JOBS,))
+    params = (("lvm", "stepmix", "numpy"), DISCRETE, (N_JOBS,))
+
+
+class Small(_Fits):
+    """A few hundred rows, where overheads rule."""
+
+    params = (("lvm", "sklearn"), SMALL, (1,))
 
 
 class Threads(_Fits):

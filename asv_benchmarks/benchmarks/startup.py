@@ -2,15 +2,38 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
+
 import lvm
 
+IMPORTS = ("import lvm", "from lvm import GaussianMixture", "from sklearn.mixture import GaussianMixture")
 FIT = "lvm.GaussianMixture(2, random_state=0).fit(X)"
+HEAVY_IMPORTS = """
+import numba, sklearn.cluster, sklearn.mixture
+import lvm
+X = lvm.datasets.load_faithful().data
+"""
+COLD = """
+import os, tempfile
+folder = tempfile.TemporaryDirectory()
+os.environ["NUMBA_CACHE_DIR"] = folder.name
+"""
+
+
+def seconds_in_new_process(statement: str, before: str = "") -> float:
+    """Return how long a statement takes in a new process, after what comes before it and is not timed."""
+    code = (
+        f"{before}\nfrom time import perf_counter\nstart = perf_counter()\n{statement}\nprint(perf_counter() - start)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    return float(done.stdout)
 
 
 class Import:
     """Import in a new process."""
 
-    params = ("import lvm", "from lvm import GaussianMixture", "from sklearn.mixture import GaussianMixture")
+    params = IMPORTS
     param_names = ("statement",)
     number = 1
     repeat = 5
@@ -39,14 +62,4 @@ class FirstFit:
 
     def timeraw_first_fit(self, numba_cache: str) -> tuple[str, str]:
         """Time the fit."""
-        cold = """
-            import os, tempfile
-            folder = tempfile.TemporaryDirectory()
-            os.environ["NUMBA_CACHE_DIR"] = folder.name
-        """
-        imports = """
-            import numba, sklearn.cluster, sklearn.mixture
-            import lvm
-            X = lvm.datasets.load_faithful().data
-        """
-        return FIT, (cold if numba_cache == "cold" else "") + imports
+        return FIT, (COLD if numba_cache == "cold" else "") + HEAVY_IMPORTS

@@ -1,4 +1,4 @@
-"""Small problems, where overheads rule."""
+"""Restarts on a small problem."""
 
 from __future__ import annotations
 
@@ -9,22 +9,6 @@ from sklearn.mixture import GaussianMixture
 from threadpoolctl import threadpool_limits
 
 import lvm
-
-from .cases import SMALL
-from .fits import _Fits
-from .timing import seconds_per_iteration
-
-
-class Small(_Fits):
-    """A fit of a few hundred rows, and what one of its iterations costs."""
-
-    params = (("lvm", "sklearn", "onedal"), SMALL, (1,))
-
-    def track_seconds_per_iteration(self, _library: str, _case: str, _n_jobs: int) -> float:
-        """Measure an iteration, without validation and what else a fit does once."""
-        return seconds_per_iteration([self.fit], 100, 600)[0]
-
-    track_seconds_per_iteration.unit = "seconds"  # type: ignore[attr-defined]
 
 
 class Restarts:
