@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from lvm import datasets, families, plotting, testing
+    from lvm.accelerate import fit_anderson
     from lvm.em import fit_em
     from lvm.estimators.gaussian import GaussianMixture
     from lvm.estimators.probabilities import BernoulliMixture, MultinomialMixture
@@ -32,6 +33,7 @@ _HOMES = {
     "Selection": "lvm.selection",
     "Status": "lvm.result",
     "fit_em": "lvm.em",
+    "fit_anderson": "lvm.accelerate",
     "load": "lvm.persistence",
     "save": "lvm.persistence",
     "select": "lvm.selection",
@@ -52,6 +54,7 @@ __all__ = [
     "Status",
     "datasets",
     "families",
+    "fit_anderson",
     "fit_em",
     "load",
     "plotting",

@@ -68,15 +68,8 @@ def fit_em(
     Dempster, Laird & Rubin (1977), "Maximum likelihood from incomplete data via the EM algorithm",
     JRSS B 39, section 2.
     """
-    _check(model, tol, max_iter)
-    if not (isinstance(rows, tuple) and hasattr(rows, "_fields")):
-        rows = Rows(rows if hasattr(rows, "shape") else np.asarray(rows))
-    if n_rows(rows) == 0:
-        raise ValueError("there are no rows to fit; give at least one.")
-    if hasattr(model, "canonical"):
-        rows = model.canonical(rows)
-
-    objective_of, relative = _objective(model), rounding(rows)
+    rows = prepared_rows(model, rows, tol, max_iter)
+    objective_of, relative = objective_function(model), rounding(rows)
     trace: list[float] = []
     previous: tuple[Any, Any] | None = None  # the last parameters known to be good, and their statistics
     status = Status.MAX_ITER
@@ -90,7 +83,7 @@ def fit_em(
             objective = objective_of(stats, params)
             gain = _gain(trace, objective, stats.weight)
             trace.append(objective)
-            if failure := _failure(trace, relative * stats.weight, relative):
+            if failure := is_failure(trace, relative * stats.weight, relative):
                 if previous is None:
                     raise ValueError(
                         f"the starting parameters have objective {objective}; choose others or scale the data."
@@ -115,18 +108,25 @@ def fit_em(
     return EMResult(params, float(stats.loglik), np.array(trace), n_iter, status)
 
 
-def _check(model: Any, tol: float, max_iter: int) -> None:
-    missing = [name for name in ("estep_stats", "mstep", "loglik") if not callable(getattr(model, name, None))]
+def prepared_rows(model: Any, rows: Any, tol: float, max_iter: int, more_methods: tuple[str, ...] = ()) -> Any:
+    """Return the rows as the model's kernels see them; refuse what cannot be fitted."""
+    methods = ("estep_stats", "mstep", "loglik", *more_methods)
+    missing = [name for name in methods if not callable(getattr(model, name, None))]
     if missing:
         raise TypeError(
-            f"{type(model).__name__} must implement estep_stats, mstep and loglik; missing {', '.join(missing)}. "
-            "A family becomes a model as Mixture(family)."
+            f"{type(model).__name__} must implement {', '.join(methods[:-1])} and {methods[-1]}; missing "
+            f"{', '.join(missing)}. A family becomes a model as Mixture(family)."
         )
     _checks.real("tol", tol, 0.0)
     _checks.integer("max_iter", max_iter, 0)
+    if not (isinstance(rows, tuple) and hasattr(rows, "_fields")):
+        rows = Rows(rows if hasattr(rows, "shape") else np.asarray(rows))
+    if n_rows(rows) == 0:
+        raise ValueError("there are no rows to fit; give at least one.")
+    return model.canonical(rows) if hasattr(model, "canonical") else rows
 
 
-def _objective(model: Any) -> Callable[[Any, Any], float]:
+def objective_function(model: Any) -> Callable[[Any, Any], float]:
     """Return what EM climbs, as a function of statistics and the parameters that they belong to."""
     if hasattr(model, "objective"):
         return lambda stats, params: float(model.objective(stats, params))
@@ -148,7 +148,8 @@ def rounding(rows: Any) -> float:
     return max([ROUNDING, *(DENSITY_ROUNDING * float(np.finfo(dtype).eps) for dtype in precisions)])
 
 
-def _failure(trace: list[float], absolute: float, relative: float) -> Status | None:
+def is_failure(trace: list[float], absolute: float, relative: float) -> Status | None:
+    """Return what is wrong with the last objective of the trace, None where nothing is."""
     if not math.isfinite(trace[-1]):
         return Status.NON_FINITE
     if len(trace) > 1 and trace[-2] - trace[-1] > max(absolute, relative * abs(trace[-2])):

@@ -128,6 +128,9 @@ class Family(Protocol[Params, Stats]):
     - `log_prior(params) -> float`: log density of the prior, up to a constant;
     - `log_penalty(params) -> (K,)`: a term added to each component's log density in the E-step only, for an
       M-step that maximises a penalised expectation;
+    - `to_vector(params, origin) -> (p,)` and its inverse `from_vector(vector, origin) -> params`: coordinates, for
+      `lvm.fit_anderson`. `origin`, any parameters of the same shapes, fixes location and scale: the coordinates should
+      not depend on the units of the data;
     - `pruning_depth`, `find_candidates` and `accumulate_candidates`, all three: an E-step that looks only at the
       pairs of row and component that can matter, see `lvm.kernels.candidates` and `lvm.families.FullGaussian`.
     """

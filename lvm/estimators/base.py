@@ -16,6 +16,7 @@ from sklearn.utils.validation import validate_data
 
 from lvm import _checks, initialize
 from lvm._jit import Array
+from lvm.accelerate import fit_anderson
 from lvm.collapse import Collapsed
 from lvm.em import fit_em
 from lvm.estimators.fitted import FittedMixture
@@ -24,6 +25,8 @@ from lvm.models.mixture import Mixture, MixtureParams
 from lvm.protocol import DegenerateError, Rows, ZeroDensityError
 from lvm.restarts import best_of
 from lvm.result import EMResult, Iteration, Status
+
+FITS = {None: fit_em, "anderson": fit_anderson}
 
 
 class MixtureEstimator(FittedMixture):
@@ -47,6 +50,7 @@ class MixtureEstimator(FittedMixture):
     verbose: int
     verbose_interval: int
     n_jobs: int | None
+    acceleration: str | None
     weights_init: Any
 
     # ----- what a subclass says -------------------------------------------------------------------------------
@@ -144,6 +148,8 @@ class MixtureEstimator(FittedMixture):
         _checks.integer("n_init", self.n_init, 1)
         _checks.integer("verbose", int(self.verbose) if isinstance(self.verbose, bool) else self.verbose, 0)
         _checks.integer("verbose_interval", self.verbose_interval, 1)
+        if self.acceleration is not None:
+            _checks.choice("acceleration", self.acceleration, ["anderson"])
         if isinstance(self.init_params, str) or np.ndim(self.init_params) == 0:
             _checks.choice("init_params", self.init_params, initialize.METHODS)
         if not isinstance(self.warm_start, (bool, np.bool_)):
@@ -208,7 +214,9 @@ class MixtureEstimator(FittedMixture):
         callback = report if self.verbose else None
         rows, first = fitted
         try:
-            result = fit_em(model, rows, start, tol=self.tol, max_iter=max_iter, callback=callback, n_jobs=self.n_jobs)
+            result = FITS[self.acceleration](
+                model, rows, start, tol=self.tol, max_iter=max_iter, callback=callback, n_jobs=self.n_jobs
+            )
         except ZeroDensityError as error:
             raise ZeroDensityError(error.row if first is None else int(first[error.row])) from None
         self._report(f"Run ended after {result.n_iter} iterations: {result.status}.")

@@ -112,6 +112,8 @@ class GaussianMixture(MixtureEstimator):
         Starting covariances, in the shape of `covariances_`; instead of `precisions_init`.
     n_jobs : int, optional
         Number of threads; None means every core. The result does not depend on it.
+    acceleration : {"anderson"}, optional
+        "anderson" extrapolates from the last iterations, which saves most of them where EM is slow; None is plain EM.
 
     Attributes
     ----------
@@ -180,6 +182,7 @@ class GaussianMixture(MixtureEstimator):
         verbose_interval: int = 10,
         covariances_init: ArrayLike | None = None,
         n_jobs: int | None = None,
+        acceleration: str | None = None,
     ) -> None:
         self.n_components = n_components
         self.covariance_type = covariance_type
@@ -197,6 +200,7 @@ class GaussianMixture(MixtureEstimator):
         self.verbose_interval = verbose_interval
         self.covariances_init = covariances_init
         self.n_jobs = n_jobs
+        self.acceleration = acceleration
 
     @property
     def _structure(self) -> _Structure:

@@ -39,6 +39,7 @@ class _ProbabilityMixture(MixtureEstimator):
         verbose: int = 0,
         verbose_interval: int = 10,
         n_jobs: int | None = None,
+        acceleration: str | None = None,
         deduplicate: bool | str = "auto",
     ) -> None:
         self.n_components = n_components
@@ -54,6 +55,7 @@ class _ProbabilityMixture(MixtureEstimator):
         self.verbose = verbose
         self.verbose_interval = verbose_interval
         self.n_jobs = n_jobs
+        self.acceleration = acceleration
         self.deduplicate = deduplicate
 
     def _check_parameters(self) -> None:
@@ -119,6 +121,8 @@ class BernoulliMixture(_ProbabilityMixture):
         Iterations between reports.
     n_jobs : int, optional
         Number of threads; None means every core. The result does not depend on it.
+    acceleration : {"anderson"}, optional
+        "anderson" extrapolates from the last iterations, which saves most of them where EM is slow; None is plain EM.
     deduplicate : bool or "auto"
         Whether EM runs on the distinct rows, weighted by how often each occurs, to the same result. "auto" does so
         where a sample of the rows says that it pays.
@@ -181,6 +185,7 @@ class BernoulliMixture(_ProbabilityMixture):
         verbose: int = 0,
         verbose_interval: int = 10,
         n_jobs: int | None = None,
+        acceleration: str | None = None,
         deduplicate: bool | str = "auto",
         binarize: float | None = None,
     ) -> None:
@@ -198,6 +203,7 @@ class BernoulliMixture(_ProbabilityMixture):
             verbose=verbose,
             verbose_interval=verbose_interval,
             n_jobs=n_jobs,
+            acceleration=acceleration,
             deduplicate=deduplicate,
         )
         self.binarize = binarize
@@ -260,6 +266,8 @@ class MultinomialMixture(_ProbabilityMixture):
         Iterations between reports.
     n_jobs : int, optional
         Number of threads; None means every core. The result does not depend on it.
+    acceleration : {"anderson"}, optional
+        "anderson" extrapolates from the last iterations, which saves most of them where EM is slow; None is plain EM.
     deduplicate : bool or "auto"
         Whether EM runs on the distinct rows, weighted by how often each occurs, to the same result. "auto" does so
         where a sample of the rows says that it pays.

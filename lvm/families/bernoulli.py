@@ -15,6 +15,8 @@ from lvm.kernels.products import add_products, add_weighted_rows
 from lvm.kernels.sparse_products import add_sparse_products, add_weighted_sparse_rows
 from lvm.protocol import DEAD_SHARE, SparseRows
 
+BEYOND = 1e-10  # a probability close to 0, from which EM still finds back to another
+
 
 class BernoulliParams(NamedTuple):
     """Parameters, with what the kernels need of their logarithms.
@@ -148,6 +150,15 @@ class Bernoulli:
             return 0.0
         p = params.probabilities
         return (self.alpha - 1) * float(np.sum(np.log(p) + np.log1p(-p)))
+
+    def to_vector(self, params: BernoulliParams, origin: BernoulliParams) -> Array:
+        """Return the probabilities: where one tends to 0 or 1, its logarithm would outrun all the others."""
+        return params.probabilities.ravel()
+
+    def from_vector(self, vector: Array, origin: BernoulliParams) -> BernoulliParams:
+        """Return the parameters that have these probabilities; one out of bounds is put close to the bound."""
+        p = np.where(vector < 0, BEYOND, np.where(vector > 1, 1 - BEYOND, vector))
+        return self.params(p.reshape(origin.probabilities.shape))
 
     def sample(self, params: BernoulliParams, k: int, n: int, rng: np.random.RandomState) -> NDArray[np.uint8]:
         """Draw n rows from component k, shape (n, d), as uint8."""

@@ -59,6 +59,14 @@ class GaussianFamily(ABC, Generic[Params]):
     def _whitening(self, params: Params) -> Array:
         """Return factors (C, d, e) whose squares sum to the trace of each inverse covariance; C is K or 1."""
 
+    @abstractmethod
+    def _mean_variances(self, params: Params) -> Array:
+        """Return the variance of each feature within components, on average, shape (d,)."""
+
+    def _units(self, origin: Params) -> tuple[Array, Array]:
+        """Return a location and a scale of each feature, (d,) each."""
+        return origin.means.mean(axis=0), np.sqrt(self._mean_variances(origin))
+
     def canonical(self, X: Any) -> Array:
         """Return X in the family's dtype, C order, read-only; refuse NaN and infinities."""
         array: Array = canonical(X, self.dtype)

@@ -165,6 +165,21 @@ class _DiagStatistics(GaussianFamily[DiagGaussianParams]):
             refuse_singular(int(np.argwhere(singular)[0][0]))
         return DiagGaussianParams(means, variances, self._inverse_scales(means, variances))
 
+    def _mean_variances(self, params: DiagGaussianParams) -> Array:
+        return np.asarray((params.inverse_scales**-2).mean(axis=0))
+
+    def to_vector(self, params: DiagGaussianParams, origin: DiagGaussianParams) -> Array:
+        """Return the means, without units, and the logarithms of the variances."""
+        location, scale = self._units(origin)
+        return np.concatenate([((params.means - location) / scale).ravel(), np.log(params.covariances).ravel()])
+
+    def from_vector(self, vector: Array, origin: DiagGaussianParams) -> DiagGaussianParams:
+        """Return the parameters that have these coordinates."""
+        location, scale = self._units(origin)
+        means, logarithms = np.split(vector, [origin.means.size])
+        variances = np.exp(logarithms).reshape(origin.covariances.shape)
+        return self.params(means.reshape(origin.means.shape) * scale + location, variances)
+
     def sample(self, params: DiagGaussianParams, k: int, n: int, rng: np.random.RandomState) -> Array:
         """Draw n rows from component k, shape (n, d)."""
         noise = rng.standard_normal((n, params.means.shape[1]))

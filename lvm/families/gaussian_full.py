@@ -184,6 +184,30 @@ class MatrixGaussian(GaussianFamily[FullGaussianParams]):
     def _whitening(self, params: FullGaussianParams) -> Array:
         return params.inverse_cholesky
 
+    def _mean_variances(self, params: FullGaussianParams) -> Array:
+        return np.asarray(np.diagonal(params.covariances, axis1=1, axis2=2).mean(axis=0))
+
+    def to_vector(self, params: FullGaussianParams, origin: FullGaussianParams) -> Array:
+        """Return the means and the inverse Cholesky factors, their diagonals in logarithms, without units."""
+        location, scale = self._units(origin)
+        factors = params.inverse_cholesky * scale
+        rows, columns = np.tril_indices(len(scale), -1)
+        lower = factors[:, rows, columns]
+        diagonal = np.log(np.diagonal(factors, axis1=1, axis2=2))
+        return np.concatenate([((params.means - location) / scale).ravel(), lower.ravel(), diagonal.ravel()])
+
+    def from_vector(self, vector: Array, origin: FullGaussianParams) -> FullGaussianParams:
+        """Return the parameters that have these coordinates."""
+        location, scale = self._units(origin)
+        factors = np.zeros_like(origin.covariances)
+        n_covariances, d, _ = factors.shape
+        means, lower, diagonal = np.split(vector, [origin.means.size, len(vector) - n_covariances * d])
+        rows, columns = np.tril_indices(d, -1)
+        factors[:, rows, columns] = lower.reshape(n_covariances, -1)
+        factors[:, range(d), range(d)] = np.exp(diagonal).reshape(n_covariances, d)
+        roots = np.asarray(np.linalg.inv(factors / scale), np.float64)
+        return self.params(means.reshape(-1, d) * scale + location, roots @ np.swapaxes(roots, 1, 2))
+
     def sample(self, params: FullGaussianParams, k: int, n: int, rng: np.random.RandomState) -> Array:
         """Draw n rows from component k, shape (n, d)."""
         covariance = params.covariances[min(k, len(params.covariances) - 1)]

@@ -20,6 +20,7 @@ from lvm.protocol import DEAD_SHARE, SparseRows
 
 LOG_FACTORIAL = gammaln(np.arange(1.0, 1025.0))  # log m! for m < 1024; larger ones are computed
 LARGEST = float(len(LOG_FACTORIAL) - 1)
+BEYOND = 1e-10  # a probability close to 0, from which EM still finds back to another
 
 
 class MultinomialParams(NamedTuple):
@@ -183,6 +184,15 @@ class Multinomial:
         if self.alpha == 1:
             return 0.0
         return (self.alpha - 1) * float(params.log_probabilities.sum())
+
+    def to_vector(self, params: MultinomialParams, origin: MultinomialParams) -> Array:
+        """Return the probabilities: where one tends to 0, its logarithm would outrun all the others."""
+        return params.probabilities.ravel()
+
+    def from_vector(self, vector: Array, origin: MultinomialParams) -> MultinomialParams:
+        """Return the parameters that have these probabilities; one below 0 is put close to it."""
+        p = np.where(vector < 0, BEYOND, vector).reshape(origin.probabilities.shape)
+        return self.params(p / p.sum(axis=1, keepdims=True))
 
     def sample(self, params: MultinomialParams, k: int, n: int, rng: np.random.RandomState) -> NDArray[np.int64]:
         """Draw n rows of `n_trials` counts from component k, shape (n, d)."""

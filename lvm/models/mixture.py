@@ -7,6 +7,7 @@ from typing import Any, Generic, NamedTuple, TypeVar
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
+from scipy.special import softmax
 
 from lvm import _checks
 from lvm._jit import Array, canonical, is_canonical
@@ -217,6 +218,26 @@ class Mixture(Generic[F]):
         """Return the number of free parameters: K - 1 weights and those of the family."""
         count: int = len(params.weights) - 1 + self.family.n_parameters(params.components)
         return count
+
+    def to_vector(self, params: MixtureParams, origin: MixtureParams) -> Array:
+        """Return coordinates, free of units: log weights and those of the family.
+
+        Raises
+        ------
+        TypeError
+            If the family does not say what its coordinates are.
+        """
+        missing = [name for name in ("to_vector", "from_vector") if not hasattr(self.family, name)]
+        if missing:
+            raise TypeError(f"{type(self.family).__name__} must implement {' and '.join(missing)} to be accelerated.")
+        with np.errstate(divide="ignore"):
+            log_weights = np.log(params.weights)
+        return np.concatenate([log_weights, self.family.to_vector(params.components, origin.components)])
+
+    def from_vector(self, vector: Array, origin: MixtureParams) -> MixtureParams:
+        """Return the parameters that have these coordinates."""
+        K = len(origin.weights)
+        return MixtureParams(np.asarray(softmax(vector[:K])), self.family.from_vector(vector[K:], origin.components))
 
     def _log_penalty(self, params: MixtureParams) -> Array:
         penalty = getattr(self.family, "log_penalty", None)
