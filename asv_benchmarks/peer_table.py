@@ -22,7 +22,7 @@ sys.path.insert(0, str(Path(__file__).parent))
 if "--quick" in sys.argv:
     os.environ["LVM_BENCHMARKS_QUICK"] = "1"  # before the cases are made, and for new processes as well
 
-from benchmarks import ceilings, startup
+from benchmarks import acceleration, ceilings, startup
 from benchmarks.cases import CASES, IS_QUICK, RATES, SUBSET, Case
 from benchmarks.machine import describe, versions
 from benchmarks.memory import peak_above_data
@@ -205,11 +205,19 @@ def startup_bars(_n_jobs: int) -> Iterator[tuple[str, str, str]]:
     yield "first fit, cold cache", "≤ 12 s", f"{cold:.2g} s"
 
 
+def acceleration_bars(_n_jobs: int) -> Iterator[tuple[str, str, str]]:
+    """Yield the share of iterations left on slow problems."""
+    for name in acceleration.PROBLEMS:
+        plain, fast = acceleration.iterations(name)
+        yield f"iterations with acceleration, {name}", "≤ 1/5", f"1/{plain / max(fast, 1):.0f}: {fast} of {plain:,}"
+
+
 SECTIONS: dict[str, Callable[[int], Iterator[tuple[str, str, str]]]] = {
     "threads": thread_bars,
     "rate": rate_bars,
     "memory": memory_bars,
     "startup": startup_bars,
+    "acceleration": acceleration_bars,
 }
 GROUPS = (*dict.fromkeys(case.group for case in CASES.values()), *SECTIONS)
 

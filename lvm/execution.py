@@ -25,7 +25,7 @@ MAX_CHUNKS = 64
 # Wide rows take longer each; but a chunk has statistics of its own, to be filled and added, so not too few of them.
 MIN_CHUNK_ROWS = 8192
 MIN_WIDE_CHUNK_ROWS = 1024
-MIN_CHUNK_CELLS = 1 << 15
+MIN_CHUNK_CELLS = 1 << 17
 MIN_CHUNK_ENTRIES = 32  # of sparse rows, for each feature
 
 OrderedMap = Callable[[Callable[[slice], Any], Iterable[slice]], Iterable[Any]]

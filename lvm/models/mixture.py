@@ -17,8 +17,8 @@ from lvm.kernels.responsibilities import NEGLIGIBLE, responsibilities
 from lvm.protocol import Rows, SparseRows, ZeroDensityError, n_rows
 
 # A block costs a few microseconds of Python, during which other threads wait for the interpreter: blocks are long.
-MAX_BLOCK_ROWS = 1 << 14
-BLOCK_CELLS = 1 << 16  # values or responsibilities per block, 512 KB: they stay in the L2 cache from kernel to kernel
+MAX_BLOCK_ROWS = 1 << 15
+BLOCK_CELLS = 1 << 17  # values or responsibilities per block, 1 MB: they stay in the L2 cache from kernel to kernel
 
 # What kernels see where rows have no weights or no labels.
 ONES = canonical(np.ones(MAX_BLOCK_ROWS))
