@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from lvm._jit import Array
-from lvm.em import is_failure, objective_function, prepared_rows, rounding
+from lvm.em import find_failure, objective_function, prepared_rows, rounding
 from lvm.execution import Execution
 from lvm.protocol import DegenerateError
 from lvm.result import EMResult, Iteration, Status
@@ -117,7 +117,7 @@ def fit_anderson(
             objective = objective_of(after_stats, after)
             gain, is_em_step = max(0.0, objective - trace[-1]) / stats.weight, True
             trace.append(objective)
-            if failure := is_failure(trace, relative * stats.weight, relative):
+            if failure := find_failure(trace, relative * stats.weight, relative):
                 status = failure
                 break
             params, stats = after, after_stats

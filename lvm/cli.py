@@ -113,6 +113,9 @@ def fit(
     reg_covar: Annotated[float | None, typer.Option(help="Added to every variance.", show_default="1e-6")] = None,
     tol: Annotated[float | None, typer.Option(help="Gain per row, in nats, that ends EM.", show_default="1e-7")] = None,
     max_iter: Annotated[int | None, typer.Option(help="Most iterations of EM.", show_default="1000")] = None,
+    acceleration: Annotated[
+        str | None, typer.Option(help="anderson: far fewer iterations where EM is slow.", show_default="plain EM")
+    ] = None,
     n_init: Annotated[int, typer.Option(help="Number of starts of each fit.")] = 5,
     seed: Seed = 0,
     jobs: Annotated[int | None, typer.Option(help="Number of threads.", show_default="every core")] = None,
@@ -138,7 +141,8 @@ def fit(
         raise ValueError("--plot needs matplotlib: pip install 'lvm[plot]'.")
     settings = {"--covariance": covariance, "--reg-covar": reg_covar, "--alpha": alpha}
     estimator, varied = _estimator(family, settings)
-    given = {"tol": tol, "max_iter": max_iter, "n_init": n_init, "random_state": seed, "n_jobs": jobs}
+    given: dict[str, Any] = {"tol": tol, "max_iter": max_iter, "n_init": n_init, "random_state": seed}
+    given |= {"n_jobs": jobs, "acceleration": acceleration}
     estimator.set_params(**{name: value for name, value in given.items() if value is not None})
     numbers = _numbers(components)
 

@@ -83,7 +83,7 @@ def fit_em(
             objective = objective_of(stats, params)
             gain = _gain(trace, objective, stats.weight)
             trace.append(objective)
-            if failure := is_failure(trace, relative * stats.weight, relative):
+            if failure := find_failure(trace, relative * stats.weight, relative):
                 if previous is None:
                     raise ValueError(
                         f"the starting parameters have objective {objective}; choose others or scale the data."
@@ -148,7 +148,7 @@ def rounding(rows: Any) -> float:
     return max([ROUNDING, *(DENSITY_ROUNDING * float(np.finfo(dtype).eps) for dtype in precisions)])
 
 
-def is_failure(trace: list[float], absolute: float, relative: float) -> Status | None:
+def find_failure(trace: list[float], absolute: float, relative: float) -> Status | None:
     """Return what is wrong with the last objective of the trace, None where nothing is."""
     if not math.isfinite(trace[-1]):
         return Status.NON_FINITE

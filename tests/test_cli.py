@@ -164,6 +164,7 @@ def test_failed_and_unfinished_fits_are_noted() -> None:
     printed = ran("fit", "few.csv", "-k", "1,5", "--reg-covar", "0")
     assert "K 5: failed: n_components=5 exceeds the 4 distinct rows of X" in " ".join(printed.split())
     assert "max iter" in ran("fit", "faithful", "-k", "3", "--max-iter", "2")
+    assert "converged" in ran("fit", "faithful", "-k", "3", "--acceleration", "anderson", "--tol", "1e-10")
 
 
 def test_warnings_are_one_line_each() -> None:

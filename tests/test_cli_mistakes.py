@@ -117,6 +117,7 @@ MISTAKES: list[tuple[list[str], str]] = [
     (["fit", "data.csv", "--out", "other.txt"], "other.txt is a file; expected a folder for the results."),
     (["fit", "data.csv", "--out", "no/where"], "to make where in; create it first."),
     (["fit", "data.csv", "--max-iter", "many"], "Invalid value for '--max-iter'"),
+    (["fit", "data.csv", "--acceleration", "fast"], "acceleration"),
     (["fit", "data.csv", "--colour"], "No such option: --colour"),
     (["fit"], "Missing argument"),
     (["guess"], "No such command 'guess'."),

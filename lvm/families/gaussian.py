@@ -15,8 +15,6 @@ from lvm.protocol import DegenerateError
 
 Params = TypeVar("Params", bound=Any)
 
-LOG_2PI = 1.8378770664093453
-
 
 class GaussianFamily(ABC, Generic[Params]):
     """Base of the Gaussian structures.

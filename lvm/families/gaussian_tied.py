@@ -9,11 +9,11 @@ from numpy.typing import NDArray
 
 from lvm import _checks
 from lvm._jit import Array, helper, kernel
-from lvm.families.gaussian import LOG_2PI, refuse_singular
+from lvm.families.gaussian import refuse_singular
 from lvm.families.gaussian_full import FullGaussianParams, MatrixGaussian, add_moments
 from lvm.kernels.covariance import factorised_covariance, mstep_means
 from lvm.kernels.moments import add_products, move_moments
-from lvm.kernels.strips import DENSE, STRIP, load_strip, zero_strip
+from lvm.kernels.strips import DENSE, LOG_2PI, STRIP, load_strip, zero_strip
 from lvm.protocol import DEAD_SHARE
 
 

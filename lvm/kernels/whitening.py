@@ -20,8 +20,8 @@ class Whitened(NamedTuple):
         Means, rounded to the dtype.
     offsets : ndarray of shape (K, e)
         -L (mean - near): what the rounding of the means lacks, after whitening.
-    factors : ndarray of shape (C, e, e)
-        Inverse Cholesky factors L, lower; C is K or 1.
+    factors : ndarray of shape (K, e, e)
+        Inverse Cholesky factors L, lower.
     log_norms : ndarray of shape (K,), float64
         Log densities at the means.
     """
@@ -34,24 +34,20 @@ class Whitened(NamedTuple):
 
 @helper
 def whitened_components(X: Any, means: Array, factors: Array) -> Whitened:
-    """Return components with means (K, d) and factors (C, d, d) in the dtype of X."""
+    """Return components with means (K, d) and inverse Cholesky factors (K, d, d) in the dtype of X."""
     K, d = means.shape
     e = (d + 3) // 4 * 4
     near = means.astype(X.dtype)
-    padded = np.zeros((factors.shape[0], e, e), X.dtype)
+    padded = np.zeros((K, e, e), X.dtype)
     offsets = np.zeros((K, e), X.dtype)
     log_norms = np.full(K, -0.5 * d * LOG_2PI)
-    for c in range(factors.shape[0]):
-        for i in range(d):
-            for j in range(i + 1):
-                padded[c, i, j] = factors[c, i, j]
     for k in range(K):
-        c = min(k, factors.shape[0] - 1)
         for i in range(d):
-            log_norms[k] += np.log(factors[c, i, i])
+            log_norms[k] += np.log(factors[k, i, i])
             rest = 0.0
             for j in range(i + 1):
-                rest -= factors[c, i, j] * (means[k, j] - near[k, j])
+                padded[k, i, j] = factors[k, i, j]
+                rest -= factors[k, i, j] * (means[k, j] - near[k, j])
             offsets[k, i] = rest
     return Whitened(near, offsets, padded, log_norms)
 
@@ -66,8 +62,7 @@ def add_whitened_strip(
         mean = components.near[k, i]
         for p in range(m):
             z[i, p] = strip[i, p] - mean
-    c = min(k, components.factors.shape[0] - 1)
-    squared_norms(components.factors[c], components.offsets[k], depth, z, m, scratch.whitened, norms)
+    squared_norms(components.factors[k], components.offsets[k], depth, z, m, scratch.whitened, norms)
     log_norm = components.log_norms[k]
     for p in range(m):
         row[p] += log_norm - 0.5 * norms[p]
