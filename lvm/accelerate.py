@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from lvm._jit import Array
-from lvm.em import find_failure, objective_function, prepared_rows, rounding
+from lvm.em import check_start, ended, find_failure, find_gain, objective_function, prepared_rows, rounding
 from lvm.execution import Execution
 from lvm.protocol import DegenerateError
 from lvm.result import EMResult, Iteration, Status
@@ -78,11 +78,8 @@ def fit_anderson(
     status = Status.MAX_ITER
     with Execution(model, rows, n_jobs) as execution:
         stats = execution.estep_stats(params)
-        if not stats.weight > 0:
-            raise ValueError(f"the rows have the total weight {stats.weight}; at least one needs a positive weight.")
         trace = [objective_of(stats, params)]
-        if not np.isfinite(trace[0]):
-            raise ValueError(f"the starting parameters have objective {trace[0]}; choose others or scale the data.")
+        check_start(stats.weight, trace[0])
         gain, is_em_step = np.inf, False
         while True:
             if callback is not None and callback(Iteration(len(trace) - 1, params, trace[-1], gain)):
@@ -106,7 +103,7 @@ def fit_anderson(
                 further = _evaluated(model, execution, vector, origin, objective_of)
                 if further is not None and further[2] >= trace[-1]:
                     params, stats, objective = further
-                    gain, is_em_step = (objective - trace[-1]) / stats.weight, False
+                    gain, is_em_step = find_gain(trace, objective, stats.weight), False
                     trace.append(objective)
                     continue
                 history = _History()
@@ -115,14 +112,13 @@ def fit_anderson(
                     break
             after_stats = execution.estep_stats(after)
             objective = objective_of(after_stats, after)
-            gain, is_em_step = max(0.0, objective - trace[-1]) / stats.weight, True
+            gain, is_em_step = find_gain(trace, objective, stats.weight), True
             trace.append(objective)
-            if failure := find_failure(trace, relative * stats.weight, relative):
+            if failure := find_failure(trace, stats.weight, relative):
                 status = failure
                 break
             params, stats = after, after_stats
-    n_iter = len(trace) - (2 if status in (Status.DECREASED, Status.NON_FINITE) else 1)
-    return EMResult(params, float(stats.loglik), np.array(trace), n_iter, status)
+    return ended(params, stats, trace, status)
 
 
 class _History:

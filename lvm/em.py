@@ -71,23 +71,17 @@ def fit_em(
     rows = prepared_rows(model, rows, tol, max_iter)
     objective_of, relative = objective_function(model), rounding(rows)
     trace: list[float] = []
-    previous: tuple[Any, Any] | None = None  # the last parameters known to be good, and their statistics
+    previous: tuple[Any, Any] = (params, None)  # the last parameters known to be good, and their statistics
     status = Status.MAX_ITER
     with Execution(model, rows, n_jobs) as execution:
         while True:
             stats = execution.estep_stats(params)
-            if not stats.weight > 0:
-                raise ValueError(
-                    f"the rows have the total weight {stats.weight}; at least one needs a positive weight."
-                )
             objective = objective_of(stats, params)
-            gain = _gain(trace, objective, stats.weight)
+            if not trace:
+                check_start(stats.weight, objective)
+            gain = find_gain(trace, objective, stats.weight)
             trace.append(objective)
-            if failure := find_failure(trace, relative * stats.weight, relative):
-                if previous is None:
-                    raise ValueError(
-                        f"the starting parameters have objective {objective}; choose others or scale the data."
-                    )
+            if failure := find_failure(trace, stats.weight, relative):
                 status, (params, stats) = failure, previous
                 break
             if callback is not None and callback(Iteration(len(trace) - 1, params, objective, gain)):
@@ -104,8 +98,21 @@ def fit_em(
             except DegenerateError:
                 status = Status.DEGENERATE
                 break
+    return ended(params, stats, trace, status)
+
+
+def ended(params: Any, stats: Any, trace: list[float], status: Status) -> EMResult:
+    """Return the result: the last good parameters, their statistics, and all that was evaluated."""
     n_iter = len(trace) - (2 if status in (Status.DECREASED, Status.NON_FINITE) else 1)
     return EMResult(params, float(stats.loglik), np.array(trace), n_iter, status)
+
+
+def check_start(weight: float, objective: float) -> None:
+    """Refuse rows without weight, and starting parameters without a finite objective."""
+    if not weight > 0:
+        raise ValueError(f"the rows have the total weight {weight}; at least one needs a positive weight.")
+    if not math.isfinite(objective):
+        raise ValueError(f"the starting parameters have objective {objective}; choose others or scale the data.")
 
 
 def prepared_rows(model: Any, rows: Any, tol: float, max_iter: int, more_methods: tuple[str, ...] = ()) -> Any:
@@ -135,7 +142,7 @@ def objective_function(model: Any) -> Callable[[Any, Any], float]:
     return lambda stats, params: float(stats.loglik)
 
 
-def _gain(trace: list[float], objective: float, weight: float) -> float:
+def find_gain(trace: list[float], objective: float, weight: float) -> float:
     """Return the gain per unit of weight; a fall within rounding counts as none."""
     if not trace:
         return math.inf
@@ -148,10 +155,10 @@ def rounding(rows: Any) -> float:
     return max([ROUNDING, *(DENSITY_ROUNDING * float(np.finfo(dtype).eps) for dtype in precisions)])
 
 
-def find_failure(trace: list[float], absolute: float, relative: float) -> Status | None:
+def find_failure(trace: list[float], weight: float, relative: float) -> Status | None:
     """Return what is wrong with the last objective of the trace, None where nothing is."""
     if not math.isfinite(trace[-1]):
         return Status.NON_FINITE
-    if len(trace) > 1 and trace[-2] - trace[-1] > max(absolute, relative * abs(trace[-2])):
+    if len(trace) > 1 and trace[-2] - trace[-1] > relative * max(weight, abs(trace[-2])):
         return Status.DECREASED
     return None

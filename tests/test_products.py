@@ -15,13 +15,13 @@ from lvm._jit import canonical
 from lvm.families import Multinomial
 from lvm.kernels.products import add_products, add_weighted_rows
 from lvm.kernels.sparse_products import (
-    CACHE_LINE,
     add_group,
     add_sparse_products,
     add_weighted_sparse_rows,
     load_group,
     zero_groups,
 )
+from lvm.kernels.strips import LINE
 
 # Components around groups of eight and pairs of groups; features and rows around the unrolled steps of eight, the tiles
 # of 64 features and the strips of 256 rows.
@@ -123,4 +123,4 @@ def test_groups(K: int, d: int) -> None:
         add_group(group, g, sums)
     assert_array_equal(groups, linear.in_groups(table.T))
     assert_array_equal(sums, 1 + table)
-    assert groups.ctypes.data % CACHE_LINE == 0
+    assert groups.ctypes.data % LINE == 0

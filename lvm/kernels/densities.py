@@ -9,8 +9,8 @@ from numpy.typing import NDArray
 
 from lvm._jit import Array, choose_by_type, helper, part_of_kernel
 from lvm.kernels.scaling import Scaled, add_scaled_density, add_scaled_rows
-from lvm.kernels.strips import STRIP, Scratch, load_strip, zero_strip
-from lvm.kernels.whitening import Whitened, add_whitened_density, add_whitened_rows
+from lvm.kernels.strips import STRIP, Scratch, gather_strip, load_strip, zero_strip
+from lvm.kernels.whitening import Whitened, add_whitened_density
 
 
 def add_log_density(
@@ -36,8 +36,21 @@ def add_densities_of_rows(
     raise NotImplementedError
 
 
+def _add_gathered_rows(
+    X: Array,
+    rows: NDArray[np.int64],
+    components: Whitened,
+    k: int,
+    strip: Array,
+    scratch: Scratch,
+    values: Array,
+) -> None:
+    gather_strip(X, rows, strip)
+    add_log_density(strip, len(rows), components, k, components.offsets.shape[1], scratch, values)
+
+
 choose_by_type(add_log_density, "components", {Whitened: add_whitened_density, Scaled: add_scaled_density})
-choose_by_type(add_densities_of_rows, "components", {Whitened: add_whitened_rows, Scaled: add_scaled_rows})
+choose_by_type(add_densities_of_rows, "components", {Whitened: _add_gathered_rows, Scaled: add_scaled_rows})
 
 
 @helper

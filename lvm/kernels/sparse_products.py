@@ -10,19 +10,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lvm._jit import Array, add_scaled, helper, kernel, load_eight, store_eight, zero_eight
-from lvm.kernels.strips import STRIP
+from lvm.kernels.strips import STRIP, aligned_zeros
 
 LANES = 8
-CACHE_LINE = 64  # bytes: eight values across two of them cost half as much again
+FLOAT64 = np.dtype(np.float64)
 
 
 @helper
 def zero_groups(n_groups: int, d: int) -> Array:
     """Return zeros (n_groups, d, 8), each eight of them a cache line."""
-    size = n_groups * d * LANES
-    memory = np.zeros(size + LANES)
-    first = -(memory.ctypes.data // memory.itemsize) % LANES
-    return memory[first : first + size].reshape(n_groups, d, LANES)
+    return aligned_zeros(n_groups * d * LANES, FLOAT64).reshape(n_groups, d, LANES)
 
 
 @helper

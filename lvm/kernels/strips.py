@@ -27,19 +27,20 @@ LINE = 64  # bytes of a cache line, and of the widest vector
 
 
 @helper
-def zero_strip(n_rows: int, X: Any) -> Array:
-    """Return zeros (n_rows, WIDTH) in the dtype of X, at the start of a cache line.
+def aligned_zeros(size: int, dtype: Any) -> Array:
+    """Return zeros (size,) at the start of a cache line.
 
     numba aligns arrays to half a line: each load of a whole vector would touch two lines, and take twice as long.
     """
-    lanes = LINE // X.itemsize
-    flat = np.empty(n_rows * WIDTH + lanes, X.dtype)
-    skip = -(flat.ctypes.data // X.itemsize) % lanes
-    strip = flat[skip : skip + n_rows * WIDTH].reshape(n_rows, WIDTH)
-    for i in range(n_rows):
-        for p in range(WIDTH):
-            strip[i, p] = 0.0
-    return strip
+    memory = np.zeros(size + LINE, dtype)
+    first = -(memory.ctypes.data // memory.itemsize) % (LINE // memory.itemsize)
+    return memory[first : first + size]
+
+
+@helper
+def zero_strip(n_rows: int, X: Any) -> Array:
+    """Return zeros (n_rows, WIDTH) in the dtype of X, at the start of a cache line."""
+    return aligned_zeros(n_rows * WIDTH, X.dtype).reshape(n_rows, WIDTH)
 
 
 @helper

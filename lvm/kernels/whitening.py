@@ -5,10 +5,9 @@ from __future__ import annotations
 from typing import Any, NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
 
 from lvm._jit import Array, helper
-from lvm.kernels.strips import LOG_2PI, Scratch, gather_strip
+from lvm.kernels.strips import LOG_2PI, Scratch
 
 
 class Whitened(NamedTuple):
@@ -52,11 +51,10 @@ def whitened_components(X: Any, means: Array, factors: Array) -> Whitened:
     return Whitened(near, offsets, padded, log_norms)
 
 
-@helper
-def add_whitened_strip(
+def add_whitened_density(
     strip: Array, m: int, components: Whitened, k: int, depth: int, scratch: Scratch, row: Array
 ) -> None:
-    """Add the log densities of m points in strip (e, WIDTH) under component k to row (m,)."""
+    """Add the log densities under component k, see `densities.add_log_density`."""
     z, norms = scratch.centred, scratch.norms
     for i in range(min(depth, components.near.shape[1])):
         mean = components.near[k, i]
@@ -66,27 +64,6 @@ def add_whitened_strip(
     log_norm = components.log_norms[k]
     for p in range(m):
         row[p] += log_norm - 0.5 * norms[p]
-
-
-def add_whitened_density(
-    strip: Array, m: int, components: Whitened, k: int, depth: int, scratch: Scratch, row: Array
-) -> None:
-    """Add the log densities under component k, see `densities.add_log_density`."""
-    add_whitened_strip(strip, m, components, k, depth, scratch, row)
-
-
-def add_whitened_rows(
-    X: Array,
-    rows: NDArray[np.int64],
-    components: Whitened,
-    k: int,
-    strip: Array,
-    scratch: Scratch,
-    values: Array,
-) -> None:
-    """Add the log densities of some rows, see `densities.add_densities_of_rows`."""
-    gather_strip(X, rows, strip)
-    add_whitened_strip(strip, len(rows), components, k, components.offsets.shape[1], scratch, values)
 
 
 @helper
