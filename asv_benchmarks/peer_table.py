@@ -88,7 +88,13 @@ BARS = (
         1.1,
     ),
     Bar("full and diag against oneDAL, well separated", "onedal", lambda case: case.group == "separated", 3, 3),
-    Bar("Bernoulli against StepMix", "stepmix", lambda case: case.family == "bernoulli", 5, 5),
+    Bar(
+        "Bernoulli and categorical against StepMix",
+        "stepmix",
+        lambda case: case.family in ("bernoulli", "categorical"),
+        5,
+        5,
+    ),
     Bar(
         "multinomial on CSR against numpy and scipy",
         "numpy",

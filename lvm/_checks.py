@@ -72,27 +72,45 @@ def distinct_rows(X: Array, n_components: int) -> None:
     )
 
 
-def finite(X: Any, names: Sequence[str] | None = None) -> None:
-    """Refuse NaN and infinities in X (n, d), dense or CSR, naming the first cell."""
+# For the refusal of missing cells.
+WHO_ACCEPTS = (
+    "missing values are for Gaussian components of all covariance types and for Bernoulli, categorical, count and "
+    "positive ones; Student t, multinomial and von Mises-Fisher components take none"
+)
+
+
+def finite(X: Any, names: Sequence[str] | None = None, allow_missing: bool = False) -> None:
+    """Refuse NaN, unless missing cells are allowed, and infinities in X (n, d), dense or CSR, naming the first cell."""
     values = X.data if sparse.issparse(X) else X
+    allow_missing = allow_missing and not sparse.issparse(X)
     with np.errstate(over="ignore", invalid="ignore"):
         if values.dtype.kind != "f" or np.isfinite(np.sum(values)):
             return
     for start in range(0, len(values), BLOCK_ROWS):
-        bad = np.argwhere(~np.isfinite(values[start : start + BLOCK_ROWS]))
+        block = values[start : start + BLOCK_ROWS]
+        bad = np.argwhere(np.isinf(block) if allow_missing else ~np.isfinite(block))
         if len(bad) == 0:
             continue
         row, column, value = _cell(X, start, bad[0])
         kind = "NaN" if np.isnan(value) else "infinity"
-        raise ValueError(
-            f"Input X contains {kind} at row {row}, column {_column(column, names)}; "
-            "remove or impute such rows first (missing values are not supported)."
-        )
+        remedy = f"remove or impute such rows first ({WHO_ACCEPTS})" if np.isnan(value) else "remove or correct it"
+        raise ValueError(f"Input X contains {kind} at row {row}, column {_column(column, names)}; {remedy}.")
+
+
+def no_empty_column(X: Any, names: Sequence[str] | None = None) -> None:
+    """Refuse columns of X (n, d) in which every cell is missing."""
+    if sparse.issparse(X) or X.dtype.kind != "f" or not len(X) or not np.isnan(X[0]).any():
+        return
+    for column in np.flatnonzero(np.isnan(X[0])):
+        if np.isnan(X[:, column]).all():
+            raise ValueError(
+                f"column {_column(int(column), names)} of X has no observed value; remove it, it tells nothing."
+            )
 
 
 def representable(X: Array, variance: Array) -> None:
     """Refuse columns of X (n, d) whose variances (d,), or the inverses of those, leave float64."""
-    constant = [v == 0 and np.ptp(X[:, j]) == 0 for j, v in enumerate(variance)]
+    constant = [v == 0 and np.nanmax(X[:, j]) == np.nanmin(X[:, j]) for j, v in enumerate(variance)]
     bad = np.flatnonzero(~(np.array(constant) | ((variance > 1e-305) & (variance < 1e305))))
     if len(bad):
         raise ValueError(
@@ -102,9 +120,14 @@ def representable(X: Array, variance: Array) -> None:
 
 
 def binary(X: Any, names: Sequence[str] | None = None) -> None:
-    """Refuse values other than 0 and 1 in X (n, d), dense or CSR, naming the first cell."""
+    """Refuse values other than 0, 1 and NaN in X (n, d), dense or CSR, naming the first cell."""
     if X.dtype != np.bool_:
-        _each_cell(X, lambda block: (block != 0) & (block != 1), "must be 0 or 1 for Bernoulli components", names)
+        _each_cell(
+            X,
+            lambda block: (block != 0) & (block != 1) & (block == block),
+            "must be 0 or 1 for Bernoulli components",
+            names,
+        )
 
 
 def counts(X: Any, names: Sequence[str] | None = None) -> None:
@@ -112,6 +135,13 @@ def counts(X: Any, names: Sequence[str] | None = None) -> None:
     if X.dtype.kind not in "bu":
         # scikit-learn's estimator checks look for its own words, "Negative values in data".
         _each_cell(X, lambda block: block < 0, "must be counts >= 0 (Negative values in data)", names)
+
+
+def whole(X: Any, names: Sequence[str] | None = None) -> None:
+    """Refuse values other than whole numbers and NaN in a dense X (n, d), naming the first cell."""
+    if X.dtype.kind not in "biu":
+        rule = "must be whole counts"
+        _each_cell(X, lambda block: ((block != np.floor(block)) & (block == block)) | np.isinf(block), rule, names)
 
 
 def _each_cell(X: Any, refused: Any, rule: str, names: Sequence[str] | None) -> None:
@@ -195,13 +225,21 @@ def sample_weight(weight: ArrayLike | None, n: int) -> Array | None:
     return array
 
 
-def labels(given: ArrayLike | None, n: int, n_components: int | None, name: str = "labels") -> NDArray[np.int64] | None:
-    """Return component labels (n,), -1 for unknown; None stays None, and as n_components sets no limit."""
+def labels(given: ArrayLike | None, n: int, n_components: int | None, name: str = "labels") -> NDArray[Any] | None:
+    """Return component labels (n,), -1 for unknown, or a mask (n, K) of the components that a row may belong to.
+
+    None stays None, and as n_components sets no limit.
+    """
     if given is None:
         return None
     array = np.asarray(given)
+    if array.ndim == 2:
+        return _allowed(array, n, n_components, name)
     if array.shape != (n,):
-        raise ValueError(f"{name} has shape {array.shape}, expected ({n},): one label per row of X, -1 where unknown.")
+        raise ValueError(
+            f"{name} has shape {array.shape}, expected ({n},): one label per row of X, -1 where unknown; or a mask "
+            f"({n}, n_components) of the components that a row may belong to."
+        )
     if array.dtype.kind not in "biuf":
         raise ValueError(
             f"{name} must be integers, -1 where unknown, got dtype {array.dtype}; fill missing ones by -1."
@@ -214,6 +252,19 @@ def labels(given: ArrayLike | None, n: int, n_components: int | None, name: str 
             f"got {array[bad[0]]} at row {bad[0]}."
         )
     return canonical(array, np.int64)
+
+
+def _allowed(mask: NDArray[Any], n: int, n_components: int | None, name: str) -> NDArray[np.uint8]:
+    """Return a mask (n, K) of allowed components as zeros and ones, at least one of them in each row."""
+    expected = (n, mask.shape[1] if n_components is None else n_components)
+    if mask.shape != expected:
+        raise ValueError(f"{name} has shape {mask.shape}, expected {expected}: one column per component.")
+    if mask.dtype.kind not in "biuf" or not np.all((mask == 0) | (mask == 1)):
+        raise ValueError(f"{name} as a mask must hold True and False only, one column per component.")
+    none = np.flatnonzero(~mask.any(axis=1))
+    if len(none):
+        raise ValueError(f"{name} allows no component in row {none[0]}; allow at least one, all where unknown.")
+    return canonical(mask, np.uint8)
 
 
 def assignment(given: ArrayLike, n: int, n_components: int) -> NDArray[Any]:
@@ -259,18 +310,14 @@ def start_weights(value: ArrayLike, n_components: int) -> Array:
     return np.asarray(array / array.sum())
 
 
-def start_probabilities(value: ArrayLike, shape: tuple[int, int], sum_to_one: bool) -> Array:
-    """Return probabilities (K, d) within [0, 1], each row summing to 1 where asked."""
-    array = start_array("probabilities", value, shape)
+def probabilities(array: Array, sum_to_one: bool) -> None:
+    """Refuse probabilities (K, d) beyond [0, 1], and components that do not sum to 1 where asked; NaN is not given."""
     if np.any(array < 0) or np.any(array > 1):
         raise ValueError(
             "The parameter 'probabilities' should be in the range [0, 1], but got "
-            f"max value {array.max():.5f}, min value {array.min():.5f}."
+            f"max value {np.nanmax(array):.5f}, min value {np.nanmin(array):.5f}."
         )
-    if sum_to_one:
-        sums = array.sum(axis=1)
-        worst = int(np.argmax(np.abs(sums - 1)))
-        if abs(sums[worst] - 1) > 1e-6:
-            raise ValueError(f"probabilities of component {worst} sum to {sums[worst]}, not 1; normalise each row.")
-        array /= sums[:, None]
-    return array
+    sums = array.sum(axis=1)
+    bad = np.flatnonzero(np.abs(sums - 1) > 1e-6)
+    if sum_to_one and len(bad):
+        raise ValueError(f"probabilities of component {bad[0]} sum to {sums[bad[0]]}, not 1; normalise each row.")

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import nullcontext
 from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from typer.core import TyperGroup
+
+from lvm.cli_errors import OneLineErrors
+from lvm.cli_families import COVARIANCES, DRAWN, FAMILIES, blocks_of, estimator_of, number_or_word
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -18,62 +19,12 @@ if TYPE_CHECKING:
     from lvm.selection import Selection
     from lvm.tables import DataFile
 
-USAGE_ERROR = 2
 MAX_NUMBERS = 10_000
 RESULTS = ("model.lvm", "assignments.csv", "selection.csv", "criterion.png", "clusters.png")  # the last two by --plot
 
 
-class _Family(NamedTuple):
-    data: str
-    estimator: str
-    parameters: str
-    options: tuple[str, ...]
-
-
-# One line per value of --family; `options` are those of --covariance, --alpha, --reg-covar that it takes.
-FAMILIES = {
-    "gaussian": _Family("real numbers", "GaussianMixture", "means, covariances", ("--covariance", "--reg-covar")),
-    "bernoulli": _Family("zeros and ones", "BernoulliMixture", "probability of a 1 per column", ("--alpha",)),
-    "multinomial": _Family("counts (words, choices)", "MultinomialMixture", "probability of each column", ("--alpha",)),
-}
-COVARIANCES = ("full", "tied", "diag", "spherical")
-
-
-class _OneLineErrors(TyperGroup):
-    """Turns a user's mistakes into one line on stderr and exit code 2, without a traceback."""
-
-    def make_context(self, info_name: Any, args: list[str], parent: Any = None, **extra: Any) -> Any:
-        if not args:  # prints the help
-            return super().make_context(info_name, args, parent, **extra)
-        with _one_line_errors():
-            return super().make_context(info_name, args, parent, **extra)
-
-    def invoke(self, ctx: Any) -> Any:
-        with _one_line_errors():
-            return super().invoke(ctx)
-
-
-@contextmanager
-def _one_line_errors() -> Iterator[None]:
-    try:
-        yield
-    except BrokenPipeError:
-        raise
-    except (ValueError, OSError, ImportError) as error:
-        message = str(error)
-    except Exception as error:
-        # click's own errors, by their method: where their class lives depends on typer's version.
-        if not hasattr(error, "format_message"):
-            raise
-        message = error.format_message()
-    else:
-        return
-    typer.echo("error: " + " ".join(message.split()), err=True)
-    raise typer.Exit(USAGE_ERROR)
-
-
 app = typer.Typer(
-    cls=_OneLineErrors,
+    cls=OneLineErrors,
     help="Latent variable models by expectation-maximisation.",
     no_args_is_help=True,
     add_completion=False,
@@ -87,6 +38,9 @@ Model = Annotated[Path, typer.Argument(help="Model file written by `fit`, or by 
 Out = Annotated[
     Path | None, typer.Option("--out", "-o", help="CSV or Parquet file to write instead of stdout.", show_default=False)
 ]
+ExposureColumn = Annotated[
+    str | None, typer.Option(help="Poisson: column of exposures, > 0, such as times or populations.")
+]
 Seed = Annotated[int, typer.Option(help="Seed: the same seed gives the same result, bit for bit.", min=0)]
 
 
@@ -96,7 +50,9 @@ def fit(
     components: Annotated[
         str, typer.Option("--components", "-k", help="Numbers of components to try: 3, or 1:6 (both ends), or 2,4,8.")
     ] = "1:6",
-    family: Annotated[str, typer.Option(help=f"Component density: {', '.join(FAMILIES)}.")] = "gaussian",
+    family: Annotated[
+        str, typer.Option(help=f"Component density: {', '.join(FAMILIES)}; or one that a package announces.")
+    ] = "gaussian",
     covariance: Annotated[
         str | None,
         typer.Option(help=f"Of Gaussians: {', '.join(COVARIANCES)}; several with commas; all.", show_default="full"),
@@ -109,7 +65,14 @@ def fit(
     label_column: Annotated[
         str | None, typer.Option(help="Column of known components 0, 1, ...; blank or -1 where unknown.")
     ] = None,
+    exposure_column: ExposureColumn = None,
+    block: Annotated[
+        list[str] | None, typer.Option(help="Of --family mixed, once per block: gaussian:height,weight.")
+    ] = None,
     alpha: Annotated[float | None, typer.Option(help="Prior on probabilities, >= 1.", show_default="1")] = None,
+    degrees_of_freedom: Annotated[
+        str | None, typer.Option(help="Of Student t: separate, common or a number.", show_default="separate")
+    ] = None,
     reg_covar: Annotated[float | None, typer.Option(help="Added to every variance.", show_default="1e-6")] = None,
     tol: Annotated[float | None, typer.Option(help="Gain per row, in nats, that ends EM.", show_default="1e-7")] = None,
     max_iter: Annotated[int | None, typer.Option(help="Most iterations of EM.", show_default="1000")] = None,
@@ -132,6 +95,7 @@ def fit(
     """
     import lvm
     from lvm import reports, tables
+    from lvm.estimators.shrinkage import suspicions
 
     if out is not None and not out.name:
         raise ValueError(f"--out {str(out)!r} names no folder; give one to make, such as --out results.")
@@ -140,17 +104,25 @@ def fit(
     if plot and find_spec("matplotlib") is None:
         raise ValueError("--plot needs matplotlib: pip install 'lvm[plot]'.")
     settings = {"--covariance": covariance, "--reg-covar": reg_covar, "--alpha": alpha}
-    estimator, varied = _estimator(family, settings)
+    blocks = blocks_of(block)
+    settings["--degrees-of-freedom"] = None if degrees_of_freedom is None else number_or_word(degrees_of_freedom)
+    estimator, varied = estimator_of(family, settings | {"--exposure-column": exposure_column, "--block": blocks})
+    if plot and family not in DRAWN:
+        raise ValueError(f"--plot is for --family {' or '.join(DRAWN)}, got --family {family}; leave it out.")
     given: dict[str, Any] = {"tol": tol, "max_iter": max_iter, "n_init": n_init, "random_state": seed}
     given |= {"n_jobs": jobs, "acceleration": acceleration}
     estimator.set_params(**{name: value for name, value in given.items() if value is not None})
     numbers = _numbers(components)
 
     file = tables.read(data)
-    roles = [name for name in (weight_column, label_column) if name is not None]
-    X = file.features(None if columns is None else [name.strip() for name in columns.split(",")], roles)
+    roles = [name for name in (weight_column, label_column, exposure_column) if name is not None]
+    chosen = None if columns is None else [name.strip() for name in columns.split(",")]
+    if blocks is not None and chosen is None:
+        chosen = list(dict.fromkeys(name for _, _, names in blocks for name in names))
+    X = _features(file, estimator, varied, chosen, roles)
     weight = None if weight_column is None else file.weights(weight_column)
     labels = None if label_column is None else file.labels(label_column)
+    exposures: dict[str, Any] = {} if exposure_column is None else {"exposure": file.exposures(exposure_column)}
     if numbers[-1] > len(file):
         raise ValueError(f"-k asks for {numbers[-1]} components, but {data} has {len(file)} rows; lower -k.")
     if labels is not None and numbers[0] <= labels.max():
@@ -170,16 +142,19 @@ def fit(
                 sample_weight=weight,
                 labels=labels,
                 callback=callback,
+                **exposures,
                 **varied,
             )
-        assigned = tables.assignments(selection.best.predict_proba(X), labels)
+        assigned = tables.assignments(selection.best.predict_proba(X, **exposures), labels)
         if not quiet:
             for message in dict.fromkeys(str(warning.message) for warning in caught):
                 typer.echo(f"warning: {message}", err=True)
             screen = reports.console()
             reports.print_selection(screen, selection)
-            counts = assigned["component"].value_counts().reindex(range(selection.best.n_components), fill_value=0)
+            counts = assigned["component"].value_counts().reindex(range(len(selection.best.weights_)), fill_value=0)
             reports.print_mixture(screen, selection.best, counts, len(file))
+            for line in suspicions(selection.best, X, weight):
+                screen.print(line, markup=False, style="yellow")
         if folder is not None:
             _write_results(folder, selection, X, assigned, plot)
     if out is not None and not quiet:
@@ -209,25 +184,26 @@ def _write_results(folder: Path, selection: Selection, X: pd.DataFrame, assigned
 
 
 @app.command()
-def predict(model: Model, data: Data, out: Out = None) -> None:
+def predict(model: Model, data: Data, exposure_column: ExposureColumn = None, out: Out = None) -> None:
     """Assign rows to components: CSV of row, component, and the probability of each."""
     from lvm import tables
 
-    estimator, X = _model_and_rows(model, data)
-    _deliver(tables.assignments(estimator.predict_proba(X)), out)
+    estimator, X, exposures = _model_and_rows(model, data, exposure_column)
+    _deliver(tables.assignments(estimator.predict_proba(X, **exposures)), out)
 
 
 @app.command()
 def score(
     model: Model,
     data: Data,
+    exposure_column: ExposureColumn = None,
     per_row: Annotated[bool, typer.Option("--per-row", help="List each row's log-likelihood, as CSV.")] = False,
 ) -> None:
     """Print the log-likelihood of data under a model, in nats."""
     import pandas as pd
 
-    estimator, X = _model_and_rows(model, data)
-    each = estimator.score_samples(X)
+    estimator, X, exposures = _model_and_rows(model, data, exposure_column)
+    each = estimator.score_samples(X, **exposures)
     if per_row:
         _deliver(pd.DataFrame({"row": range(len(each)), "loglik": each}), None)
         return
@@ -262,8 +238,12 @@ def sample(
 def families() -> None:
     """List the families of components, and the data that each is for."""
     from lvm import reports
+    from lvm.estimators.generic import announcements
 
     rows = [(name, f.data, f.estimator, f.parameters, ", ".join(f.options)) for name, f in FAMILIES.items()]
+    for name, other in announcements().items():
+        text = other.summary if other.problem is None else f"cannot be used: {other.problem}"
+        rows.append((name, f"{text} ({other.package})", "MixtureModel", other.parameters, ""))
     reports.print_table(reports.console(), ("family", "data", "estimator", "parameters", "options"), rows)
 
 
@@ -284,30 +264,6 @@ def warmup() -> None:
     typer.echo("cache: none, no folder can be written" if done.folder is None else f"cache: {done.folder}")
 
 
-def _estimator(family: str, settings: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
-    """Return the estimator of a family with the settings that it takes, and those to vary."""
-    import lvm
-
-    if family not in FAMILIES:
-        raise ValueError(f"--family must be one of {', '.join(FAMILIES)}, got {family!r}.")
-    chosen = FAMILIES[family]
-    settings = {option: value for option, value in settings.items() if value is not None}
-    for option in settings:
-        if option not in chosen.options:
-            owners = " or ".join(name for name, other in FAMILIES.items() if option in other.options)
-            raise ValueError(f"{option} is for --family {owners}, got --family {family}; leave it out.")
-    kinds = settings.pop("--covariance", None)
-    estimator = getattr(lvm, chosen.estimator)()
-    estimator.set_params(**{option[2:].replace("-", "_"): value for option, value in settings.items()})
-    if kinds is None:
-        return estimator, {}
-    listed = list(COVARIANCES) if kinds == "all" else list(dict.fromkeys(kind.strip() for kind in kinds.split(",")))
-    for kind in listed:
-        if kind not in COVARIANCES:
-            raise ValueError(f"--covariance must be of {', '.join(COVARIANCES)}, or all, got {kind!r}.")
-    return estimator, {"covariance_type": listed}
-
-
 def _numbers(text: str) -> list[int]:
     """Return the numbers of components that -k asks for, ascending."""
     numbers: set[int] = set()
@@ -324,22 +280,61 @@ def _numbers(text: str) -> list[int]:
     return sorted(numbers)
 
 
-def _model_and_rows(model: Path, data: str) -> tuple[Any, pd.DataFrame | Any]:
-    """Return a model, and the columns of the data that it was fitted on, in its order."""
+def _model_and_rows(model: Path, data: str, exposure_column: str | None) -> tuple[Any, Any, dict[str, Any]]:
+    """Return a model, the columns of the data that it was fitted on, in its order, and exposures if any."""
     import lvm
     from lvm import tables
 
     estimator = lvm.load(model)
-    file: DataFile = tables.read(data)
-    names = getattr(estimator, "feature_names_in_", None)
-    if names is not None:
-        return estimator, file.features(list(names), owner=" that the model needs")
-    if len(file.names) != estimator.n_features_in_:
+    if exposure_column is not None and type(estimator).__name__ != "PoissonMixture":
         raise ValueError(
-            f"{model} was fitted on {estimator.n_features_in_} columns without names, {data} has {len(file.names)}; "
+            f"--exposure-column is for a PoissonMixture, {model} holds a {type(estimator).__name__}; leave it out."
+        )
+    names = getattr(estimator, "feature_names_in_", None)
+    file: DataFile = tables.read(data, _text_columns(estimator))
+    apart = [] if exposure_column is None else [exposure_column]
+    exposures = {} if exposure_column is None else {"exposure": file.exposures(exposure_column)}
+    if names is not None:
+        return estimator, _features(file, estimator, {}, list(names), apart, " that the model needs"), exposures
+    n_columns = len(file.names) - len(apart)
+    if n_columns != estimator.n_features_in_:
+        raise ValueError(
+            f"{model} was fitted on {estimator.n_features_in_} columns without names, {data} has {n_columns}; "
             "give a file of those columns alone."
         )
-    return estimator, file.features(None).to_numpy()
+    return estimator, _features(file, estimator, {}, None, apart).to_numpy(), exposures
+
+
+def _text_columns(estimator: Any) -> list[str]:
+    """Return the names of the columns that were text in the fit."""
+    names, found = getattr(estimator, "feature_names_in_", None), getattr(estimator, "categories_", None)
+    if names is None or found is None:
+        return []
+    if isinstance(found, dict):  # of the blocks of a mixed mixture
+        pairs = [
+            pair for block, columns in found.items() for pair in zip(estimator.columns_[block], columns, strict=True)
+        ]
+    else:
+        pairs = list(enumerate(found))
+    return [names[j] for j, categories in pairs if categories.dtype == object]
+
+
+def _features(
+    file: DataFile,
+    estimator: Any,
+    varied: dict[str, Any],
+    chosen: list[str] | None,
+    apart: list[str] | None = None,
+    owner: str = "",
+) -> pd.DataFrame:
+    """Return columns as an estimator takes them: text too, or numbers, and blank cells where every variant may."""
+    from sklearn.base import clone
+
+    if estimator.__sklearn_tags__().input_tags.string:
+        return file.categories(chosen, apart or (), owner)
+    settings = [{name: value} for name, values in varied.items() for value in values] or [{}]
+    accepts = all(clone(estimator).set_params(**each)._accepts_missing for each in settings)
+    return file.features(chosen, apart or (), owner, accepts)
 
 
 def _deliver(frame: pd.DataFrame, out: Path | None) -> None:

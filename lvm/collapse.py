@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lvm._jit import canonical
-from lvm.protocol import Rows, SparseRows, n_rows, slice_rows
+from lvm.protocol import Rows, SparseRows, n_rows, row_parts, slice_rows, take_rows
 
 SAMPLE_ROWS = 1000
 BLOCK_ROWS = 1 << 16  # rows grouped at a time
@@ -64,8 +64,8 @@ def collapse(rows: Rows, deduplicate: bool | str) -> Collapsed:
         return unchanged
     order = np.argsort(first)
     first = first[order]
-    labels = None if rows.labels is None else canonical(rows.labels[first], np.int64)
-    return Collapsed(Rows(take(rows.X, first), canonical(total[order]), labels), first)
+    labels = None if rows.labels is None else take_rows(rows.labels, first)
+    return Collapsed(Rows(take_rows(rows.X, first), canonical(total[order]), labels), first)
 
 
 def pays(rows: Rows) -> bool:
@@ -78,7 +78,7 @@ def pays(rows: Rows) -> bool:
     sample = np.arange(n) if s == n else np.sort(np.random.RandomState(0).randint(0, n, s))
     sample = np.unique(sample)
     s = len(sample)
-    hashes = hash_rows(Rows(take(rows.X, sample), None, None if rows.labels is None else rows.labels[sample]))
+    hashes = hash_rows(Rows(take_rows(rows.X, sample), None, None if rows.labels is None else rows.labels[sample]))
     repeats = s - len(np.unique(hashes))
     return repeats >= n / 2 if s == n else repeats >= max(10, s**2 / n)
 
@@ -109,20 +109,26 @@ def group(
     ours, theirs = index[moved], index[at[inverse[moved]]]
     if rows.labels is not None and not np.array_equal(rows.labels[ours], rows.labels[theirs]):
         return None
-    step = _step(rows.X)
-    for part in _slices(len(ours), step):
-        a, b = take(rows.X, ours[part]), take(rows.X, theirs[part])
-        if not all(map(np.array_equal, _arrays(a), _arrays(b))):
-            return None
+    for X in row_parts(rows.X):
+        for part in _slices(len(ours), _step(X)):
+            if not _equal(take_rows(X, ours[part]), take_rows(X, theirs[part])):
+                return None
     return at, inverse, distinct
 
 
 def hash_rows(rows: Rows, part: slice | None = None) -> NDArray[np.uint64]:
     """Return a hash of each row and its label, shape (m,): the same for dense and for CSR rows of equal values."""
     X, _, labels = rows if part is None else slice_rows(rows, part)
-    # Sums of products with random odd numbers, modulo 2**64: a zero adds nothing.
-    factors = np.random.RandomState(0).randint(0, 1 << 63, X.shape[1] + 1, np.uint64) * np.uint64(2) + np.uint64(1)
-    out = np.empty(len(X), np.uint64)
+    arrays = row_parts(X) if labels is None else [*row_parts(X), labels]
+    out = np.zeros(len(X), np.uint64)
+    for seed, array in enumerate(arrays):
+        _add_hashes(array if len(array.shape) == 2 else array[:, None], np.random.RandomState(seed), out)
+    return out
+
+
+def _add_hashes(X: Any, rng: np.random.RandomState, out: NDArray[np.uint64]) -> None:
+    """Add sums of products with random odd numbers, modulo 2**64, to out (n,): a zero adds nothing."""
+    factors = rng.randint(0, 1 << 63, X.shape[1], np.uint64) * np.uint64(2) + np.uint64(1)
     for block in _slices(len(X), _step(X)):
         rest = X[block]
         if isinstance(rest, SparseRows):
@@ -130,24 +136,9 @@ def hash_rows(rows: Rows, part: slice | None = None) -> NDArray[np.uint64]:
             values = rest.data[begin:end] if len(rest.data) else np.ones(end - begin)
             products = _mixed(values) * factors[rest.indices[begin:end]]
             ends = np.concatenate([[np.uint64(0)], np.cumsum(products, dtype=np.uint64)])[rest.indptr - begin]
-            out[block] = ends[1:] - ends[:-1]
+            out[block] += ends[1:] - ends[:-1]
         else:
-            out[block] = (_mixed(rest) * factors[:-1]).sum(axis=1, dtype=np.uint64)
-    return out if labels is None else out + labels.astype(np.uint64) * factors[-1]
-
-
-def take(X: Any, index: NDArray[np.int64]) -> Any:
-    """Return the rows at `index`, as canonical rows of their own."""
-    if not isinstance(X, SparseRows):
-        return canonical(X[index], X.dtype.type)
-    starts = X.indptr[index]
-    lengths = X.indptr[index + 1] - starts
-    indptr = np.concatenate([[0], np.cumsum(lengths)])
-    entries = np.repeat(starts - indptr[:-1], lengths) + np.arange(indptr[-1])
-    data = X.data[entries] if len(X.data) else X.data
-    indices = canonical(X.indices[entries], np.int32)
-    constants = None if X.constants is None else canonical(X.constants[index])
-    return SparseRows(canonical(indptr, np.int64), indices, canonical(data), X.n_features, constants)
+            out[block] += (_mixed(rest) * factors).sum(axis=1, dtype=np.uint64)
 
 
 def _mixed(values: NDArray[Any]) -> NDArray[np.uint64]:
@@ -156,20 +147,26 @@ def _mixed(values: NDArray[Any]) -> NDArray[np.uint64]:
     return np.asarray(bits ^ (bits >> np.uint64(44)))
 
 
-def _arrays(X: Any) -> list[NDArray[Any]]:
-    return [X.indptr, X.indices, X.data] if isinstance(X, SparseRows) else [X]
+def _equal(a: Any, b: Any) -> bool:
+    if isinstance(a, SparseRows):
+        return all(np.array_equal(getattr(a, name), getattr(b, name)) for name in ("indptr", "indices", "data"))
+    return np.array_equal(a, b, equal_nan=a.dtype.kind == "f")
 
 
 def _step(X: Any) -> int:
     """Return how many rows have about BLOCK_CELLS cells or entries."""
-    cells = (X.indptr[-1] - X.indptr[0]) / max(1, len(X)) if isinstance(X, SparseRows) else X.shape[1]
+    cells = (X.indptr[-1] - X.indptr[0]) / max(1, len(X)) if isinstance(X, SparseRows) else np.prod(X.shape[1:])
     return max(1, int(BLOCK_CELLS / max(1.0, cells)))
 
 
 def _bytes(X: Any, index: NDArray[np.int64]) -> int:
-    if isinstance(X, SparseRows):
-        return 12 * int((X.indptr[index + 1] - X.indptr[index]).sum()) + 16 * len(index)
-    return int(X.shape[1] * X.itemsize + 8) * len(index)
+    total = 8 * len(index)
+    for part in row_parts(X):
+        if isinstance(part, SparseRows):
+            total += 12 * int((part.indptr[index + 1] - part.indptr[index]).sum()) + 8 * len(index)
+        else:
+            total += part[:1].nbytes * len(index)
+    return total
 
 
 def _slices(n: int, step: int) -> Iterator[slice]:

@@ -70,7 +70,8 @@ def add_stats(into: Any, more: Any) -> Any:
     if isinstance(into, np.ndarray):
         return np.add(into, more, out=into)
     if isinstance(into, tuple):
-        return type(into)(*map(add_stats, into, more))
+        added = map(add_stats, into, more)
+        return type(into)(*added) if hasattr(into, "_fields") else tuple(added)
     return None if into is None else into + more
 
 
@@ -208,7 +209,7 @@ def _width(rows: Any) -> int:
     return max(
         len(X.indices) // n
         if isinstance(X, SparseRows)
-        else int(np.prod(np.shape(X)[1:])) * getattr(X, "itemsize", 8) // 8  # bytes are quick
+        else int(np.prod(X.shape[1:])) * getattr(X, "itemsize", 8) // 8  # bytes are quick
         for X in leaves(rows)
     )
 

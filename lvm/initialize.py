@@ -8,9 +8,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 from scipy import sparse
-from sklearn.cluster import KMeans, kmeans_plusplus
+from sklearn.cluster import AgglomerativeClustering, KMeans, kmeans_plusplus
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.metrics import pairwise_distances_argmin
+from sklearn.metrics.pairwise import euclidean_distances
 
 from lvm import _checks
 from lvm._jit import Array, canonical
@@ -19,11 +20,20 @@ from lvm.execution import add_stats
 from lvm.models.mixture import Mixture, MixtureParams
 from lvm.protocol import Rows, map_fields
 
-METHODS = ("kmeans", "k-means++", "random", "random_from_data")
+METHODS = ("kmeans", "k-means++", "random", "random_from_data", "hierarchical", "mixed")
+# What the starts of "mixed" are in turn after the first, which is "hierarchical". No method finds every optimum: see
+# notebooks/gaussian_starts.ipynb.
+MIXED = ("kmeans", "sphered", "k-means++", "random_from_data")
+
+# Hierarchical clustering takes time and memory that grow with the square of the rows.
+MAX_CLUSTERED_ROWS = 2_000
 
 # More rows than this improve a start no further, but would cost time and memory that grow with n.
 MAX_START_ROWS = 50_000
 
+
+# Directions with less than this share of the largest variance are rounding, as those of collinear columns.
+FLAT = 1e-10
 
 # Share of the weight that a start on a subsample gives to all rows, in every component alike.
 SMOOTHING = 0.01
@@ -78,14 +88,22 @@ def subsample(rows: Rows, rng: np.random.RandomState) -> NDArray[np.int64] | Non
     return np.asarray(np.sort(rng.choice(n, MAX_START_ROWS, replace=False)), np.int64)
 
 
+def filled(X: Any) -> Any:
+    """Return X (n, d) with column means in place of missing cells: for starts alone, never for the likelihood."""
+    if sparse.issparse(X) or getattr(X, "dtype", np.dtype(object)).kind != "f" or not np.isnan(X).any():
+        return X
+    return np.where(np.isnan(X), np.nanmean(X, axis=0), X)
+
+
 def assign(
     features: Any,
     n_components: int,
     method: str,
     rng: np.random.RandomState,
     weight: Array | None = None,
-    labels: NDArray[np.int64] | None = None,
+    labels: NDArray[Any] | None = None,
     centres: Array | None = None,
+    index: int = 0,
 ) -> NDArray[Any]:
     """Assign rows to components, as a start.
 
@@ -95,16 +113,20 @@ def assign(
         Rows in a space where Euclidean distance makes sense.
     n_components : int
         Number of components.
-    method : {"kmeans", "k-means++", "random", "random_from_data"}
-        k-means; the nearest of seeds spread by k-means++; random responsibilities; the nearest of random rows.
+    method : {"kmeans", "k-means++", "random", "random_from_data", "hierarchical", "mixed"}
+        k-means; the nearest of seeds spread by k-means++; random responsibilities; the nearest of random rows; Ward's
+        hierarchical clustering; or each of these but random responsibilities in turn, and k-means in sphered space.
     rng : RandomState
         Source of randomness.
     weight : ndarray of shape (n,), optional
         Row weights.
-    labels : ndarray of shape (n,), optional
-        Known components, -1 where unknown. Labelled components start at the mean of their rows.
+    labels : ndarray of shape (n,) or (n, K), optional
+        Known components, -1 where unknown; or a mask of those that a row may belong to. Components with labelled rows
+        start at the mean of those.
     centres : ndarray of shape (K, d), optional
         Known centres: rows go to the nearest.
+    index : int
+        Number of the start: of "mixed", what it is; of "hierarchical", whether it is of all rows (0) or a random half.
 
     Returns
     -------
@@ -113,9 +135,18 @@ def assign(
 
     References
     ----------
-    Arthur & Vassilvitskii (2007), "k-means++: the advantages of careful seeding".
+    Arthur & Vassilvitskii (2007), "k-means++: the advantages of careful seeding". Ward (1963), "Hierarchical grouping
+    to optimize an objective function", JASA 58.
     """
+    if method == "mixed":
+        method, index = ("hierarchical", 0) if index == 0 else (MIXED[(index - 1) % len(MIXED)], index)
     n = features.shape[0]
+    if labels is not None and labels.ndim == 2:
+        single = np.where(labels.sum(axis=1) == 1, labels.argmax(axis=1), -1)
+        free = assign(features, n_components, method, rng, weight, single, centres, index)
+        resp = labels * (free if free.ndim == 2 else np.equal.outer(free, np.arange(n_components)))
+        resp = np.where(resp.any(axis=1, keepdims=True), resp, labels)
+        return np.asarray(resp / resp.sum(axis=1, keepdims=True))
     if method == "random":
         resp = rng.uniform(size=(n, n_components))
         resp /= resp.sum(axis=1, keepdims=True)
@@ -127,7 +158,10 @@ def assign(
         return np.arange(n)
     if centres is not None:
         assigned = pairwise_distances_argmin(features, centres)
-    elif method == "kmeans":
+    elif method == "hierarchical" and labels is None:
+        assigned = _hierarchical(_standardised(features), n_components, rng, weight, index)
+    elif method in ("kmeans", "hierarchical", "sphered"):
+        features = _sphered(features, weight) if method == "sphered" else features
         seeds: Any = "k-means++" if labels is None else _seeds(features, n_components, method, rng, weight, labels)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", ConvergenceWarning)  # fewer distinct rows than clusters
@@ -164,15 +198,82 @@ def _seeds(
     labels: NDArray[np.int64] | None,
 ) -> Array:
     """Return K rows as seeds; a component with labelled rows gets their mean instead."""
+    known = {} if labels is None else {k: _mean_of(features, labels == k) for k in np.unique(labels[labels >= 0])}
+    share = None if weight is None else weight / weight.sum()
+    if share is not None and np.count_nonzero(share) < n_components:
+        share = None
     if method == "random_from_data":
-        share = None if weight is None else weight / weight.sum()
-        if share is not None and np.count_nonzero(share) < n_components:
-            share = None
-        seeds = features[rng.choice(features.shape[0], n_components, replace=False, p=share)]
+        seeds = _dense(features[rng.choice(features.shape[0], n_components, replace=False, p=share)])
+    elif not known:
+        return _dense(kmeans_plusplus(features, n_components, sample_weight=weight, random_state=rng)[0])
     else:
-        seeds, _ = kmeans_plusplus(features, n_components, sample_weight=weight, random_state=rng)
-    seeds = np.array(seeds.toarray() if sparse.issparse(seeds) else seeds, np.float64)
-    if labels is not None:
-        for k in np.unique(labels[labels >= 0]):
-            seeds[k] = np.asarray(features[np.flatnonzero(labels == k)].mean(axis=0)).ravel()
+        return _seeds_beside(features, n_components, known, share, rng)
+    for k, mean in known.items():
+        seeds[k] = mean
     return seeds
+
+
+def _seeds_beside(
+    features: Any, n_components: int, known: dict[int, Array], share: Array | None, rng: np.random.RandomState
+) -> Array:
+    """Return the known seeds, and rows drawn one by one with the square of their distance to the nearest seed."""
+    seeds = np.empty((n_components, features.shape[1]))
+    nearest = np.full(features.shape[0], np.inf)
+    for k, mean in known.items():
+        seeds[k] = mean
+        nearest = np.minimum(nearest, euclidean_distances(features, mean[None], squared=True)[:, 0])
+    for k in sorted(set(range(n_components)) - set(known)):
+        chance = nearest if share is None else nearest * share
+        total = chance.sum()
+        seeds[k] = _dense(features[[rng.choice(len(chance), p=chance / total if total > 0 else share)]])[0]
+        nearest = np.minimum(nearest, euclidean_distances(features, seeds[[k]], squared=True)[:, 0])
+    return seeds
+
+
+def _hierarchical(
+    features: Any, n_components: int, rng: np.random.RandomState, weight: Array | None, index: int
+) -> NDArray[Any]:
+    """Return the clusters of a sample of the rows by Ward's method; other rows go to the nearest centroid."""
+    n = features.shape[0]
+    counted = np.arange(n) if weight is None else np.flatnonzero(weight)
+    counted = counted if len(counted) >= n_components else np.arange(n)
+    size = min(MAX_CLUSTERED_ROWS, len(counted) if index == 0 else max(n_components, len(counted) // 2))
+    sample = counted if size == len(counted) else np.sort(rng.choice(counted, size, replace=False))
+    rows = _dense(features[sample])
+    clusters = AgglomerativeClustering(n_components).fit(rows).labels_ if len(rows) > 1 else np.zeros(1, np.int64)
+    if len(sample) == n:
+        return np.asarray(clusters)
+    centroids = np.stack([rows[clusters == k].mean(axis=0) for k in range(n_components)])
+    assigned = np.asarray(pairwise_distances_argmin(features, centroids))
+    assigned[sample] = clusters
+    return assigned
+
+
+def _standardised(features: Any) -> Any:
+    """Return dense features (n, d) with variances 1; indicators and others that are sparse have a scale in common."""
+    if sparse.issparse(features):
+        return features
+    deviations = np.std(features, axis=0, dtype=np.float64)
+    return features / np.where(deviations > 0, deviations, 1.0)
+
+
+def _sphered(features: Any, weight: Array | None) -> Any:
+    """Return the scores of dense features (n, d) on their principal components, with variances 1; sparse ones as is.
+
+    The scaled SVD of Scrucca & Raftery (2015), "Improved initialisation of model-based clustering using Gaussian
+    hierarchical partitions". Directions without spread are left out.
+    """
+    if sparse.issparse(features):
+        return features
+    centred = _standardised(features) - np.average(_standardised(features), axis=0, weights=weight)
+    variances, axes = np.linalg.eigh(np.cov(centred.T, bias=True, aweights=weight).reshape(centred.shape[1], -1))
+    kept = variances > FLAT * variances[-1]
+    return centred @ (axes[:, kept] / np.sqrt(variances[kept])) if kept.any() else features
+
+
+def _mean_of(features: Any, rows: NDArray[np.bool_]) -> Array:
+    return np.asarray(features[np.flatnonzero(rows)].mean(axis=0), np.float64).ravel()
+
+
+def _dense(rows: Any) -> Array:
+    return np.array(rows.toarray() if sparse.issparse(rows) else rows, np.float64)

@@ -18,7 +18,7 @@ from importlib import import_module
 from numbers import Integral, Real
 from pathlib import Path
 from secrets import token_hex
-from typing import Any, BinaryIO, NamedTuple
+from typing import Any, BinaryIO
 
 import numpy as np
 from numpy.typing import NDArray
@@ -33,23 +33,8 @@ MANIFEST = "manifest.json"
 MAX_MANIFEST_BYTES = 1 << 26
 
 
-class _Entry(NamedTuple):
-    """Where an estimator lives, and the arrays that it must have: K components, d features, C as its covariances."""
-
-    module: str
-    shapes: dict[str, str]
-
-
-_PROBABILITIES = {"weights_": "K", "probabilities_": "Kd"}
-_GAUSSIAN = {"weights_": "K", "means_": "Kd", "covariances_": "C", "precisions_": "C", "precisions_cholesky_": "C"}
-
-# One line per estimator that can be saved.
-ESTIMATORS = {
-    "BernoulliMixture": _Entry("lvm.estimators.probabilities", _PROBABILITIES),
-    "GaussianMixture": _Entry("lvm.estimators.gaussian", _GAUSSIAN),
-    "MultinomialMixture": _Entry("lvm.estimators.probabilities", _PROBABILITIES),
-}
-_COVARIANCE_SHAPES = {"full": "Kdd", "tied": "dd", "diag": "Kd", "spherical": "K"}
+# All estimators can be saved: their public names, and the modules that they live in.
+ESTIMATORS = {name: home for name, home in lvm._HOMES.items() if home.startswith("lvm.estimators.")}
 
 
 def save(estimator: Any, path: str | os.PathLike[str]) -> None:
@@ -61,7 +46,7 @@ def save(estimator: Any, path: str | os.PathLike[str]) -> None:
     Parameters
     ----------
     estimator : estimator
-        A fitted `GaussianMixture`, `BernoulliMixture` or `MultinomialMixture`.
+        A fitted estimator of this package.
     path : str or path-like
         File to write, by custom ending in `.lvm`; replaced where it exists.
 
@@ -89,6 +74,8 @@ def save(estimator: Any, path: str | os.PathLike[str]) -> None:
     if name not in ESTIMATORS or type(estimator) is not _class(name):
         raise TypeError(f"save expects a fitted {_names()}, got {type(estimator).__name__}.")
     check_is_fitted(estimator)
+    if hasattr(estimator, "_check_savable"):
+        estimator._check_savable()
     arrays: dict[str, NDArray[Any]] = {}
     parameters = estimator.get_params(deep=False)
     if "random_state" in parameters and not isinstance(parameters["random_state"], Integral):
@@ -214,7 +201,7 @@ def _names() -> str:
 
 
 def _class(name: str) -> Any:
-    return getattr(import_module(ESTIMATORS[name].module), name)
+    return getattr(import_module(ESTIMATORS[name]), name)
 
 
 def _is_fitted_name(name: str) -> bool:
@@ -239,6 +226,8 @@ def _encode(value: Any, where: str, arrays: dict[str, NDArray[Any]]) -> Any:
     if isinstance(value, Real):
         number = float(value)
         return number if math.isfinite(number) else {"float": repr(number)}
+    if isinstance(value, dict) and all(isinstance(key, str) for key in value):
+        return {"dict": {key: _encode(item, f"{where}/{key}", arrays) for key, item in value.items()}}
     array = np.asarray(value)
     if array.dtype.kind in "OU" and array.ndim == 1 and all(isinstance(item, str) for item in array):
         return {"strings": [str(item) for item in array]}
@@ -262,6 +251,8 @@ def _decode(archive: zipfile.ZipFile, value: Any) -> Any:
         return Status[content]
     if kind == "float":
         return float(content)
+    if kind == "dict":
+        return {str(key): _decode(archive, item) for key, item in content.items()}
     if kind == "strings":
         if not all(isinstance(item, str) for item in content):
             raise ValueError("a list of strings holds something else")
@@ -313,27 +304,44 @@ def _build(name: str, parameters: dict[str, Any], fitted: dict[str, Any], path: 
     return estimator
 
 
+def _pairs(values: Any, shapes: Any, name: str = "") -> Iterator[tuple[str, Any, Any]]:
+    """Yield name, value and expected shape of the arrays in nested lists and dictionaries of shapes."""
+    if isinstance(shapes, dict):
+        for key, shape in shapes.items():
+            value = values.get(key) if isinstance(values, dict) else None
+            yield from _pairs(value, shape, f"{name}[{key!r}]" if name else key)
+    elif isinstance(shapes, list):
+        items = values if isinstance(values, list) and len(values) == len(shapes) else [None] * len(shapes)
+        for place, (value, shape) in enumerate(zip(items, shapes, strict=True)):
+            yield from _pairs(value, shape, f"{name}[{place}]")
+    else:
+        yield name, values, shapes
+
+
 def _misfit(estimator: Any, fitted: dict[str, Any]) -> str | None:
     """Return how the fitted arrays fail to fit together, or None; the kernels check no bounds."""
     d = fitted.get("n_features_in_")
     if not isinstance(d, Integral) or d < 1:
         return f"n_features_in_ is {d!r}"
-    K = np.size(fitted.get("weights_", ()))
-    if K < 1:
+    K, mixes = np.size(fitted.get("weights_", ())), getattr(estimator, "_mixes", True)  # other models have no weights
+    if mixes and K < 1:
         return "weights_ is missing"
-    for attribute, axes in ESTIMATORS[type(estimator).__name__].shapes.items():
-        if axes == "C":
-            if estimator.covariance_type not in _COVARIANCE_SHAPES:
-                return f"covariance_type is {estimator.covariance_type!r}"
-            axes = _COVARIANCE_SHAPES[estimator.covariance_type]
-        expected = tuple({"K": K, "d": int(d)}[axis] for axis in axes)
-        array = fitted.get(attribute)
+    try:
+        shapes = {**({"weights_": (K,)} if mixes else {}), **estimator._attribute_shapes(K)}
+    except ValueError as error:  # an argument that decides the shapes is out of its range
+        from lvm.families.registry import UnknownFamilyError
+
+        if isinstance(error, UnknownFamilyError):  # the file is right, a package is missing
+            raise
+        return str(error)
+    for attribute, value, expected in _pairs(fitted, shapes):
+        array = np.array(value) if isinstance(value, float) and expected == () else value
         if not isinstance(array, np.ndarray) or array.dtype.kind != "f" or array.shape != expected:
             found = f"shape {array.shape}" if isinstance(array, np.ndarray) else repr(array)
             return f"{attribute} should be floats of shape {expected}, got {found}"
         if not np.all(np.isfinite(array)):
             return f"{attribute} holds NaN or infinity"
-    if not abs(fitted["weights_"].sum() - 1) < 1e-6:
+    if mixes and not abs(fitted["weights_"].sum() - 1) < 1e-6:
         return f"weights_ sums to {fitted['weights_'].sum()}, not 1"
     names = fitted.get("feature_names_in_")
     if names is not None and np.shape(names) != (d,):

@@ -20,7 +20,7 @@ from lvm._jit import compilations
 from lvm.em import fit_em, rounding
 from lvm.execution import MIN_CHUNK_ROWS, add_stats
 from lvm.models.mixture import Mixture, MixtureParams
-from lvm.protocol import SparseRows, leaves, map_fields, n_rows, slice_rows
+from lvm.protocol import SparseRows, leaves, map_fields, n_rows, row_parts, slice_rows, take_rows
 from lvm.result import Status
 
 # Sums over the same rows in another order agree to about n * eps; 1e-9 leaves room for cancellation.
@@ -97,16 +97,7 @@ def _same_bits(a: Any, b: Any) -> bool:
 
 def _take(rows: Any, index: NDArray[np.int64]) -> Any:
     """Return the rows at `index`, in that order."""
-    return map_fields(lambda field: _take_field(field, index), rows)
-
-
-def _take_field(field: Any, index: NDArray[np.int64]) -> Any:
-    if not isinstance(field, SparseRows):
-        return field[index]
-    lengths = np.diff(field.indptr)[index]
-    entries = np.concatenate([np.arange(field.indptr[i], field.indptr[i + 1]) for i in index])
-    data = field.data[entries] if len(field.data) else field.data
-    return SparseRows(np.concatenate([[0], np.cumsum(lengths)]), field.indices[entries], data, field.n_features)
+    return map_fields(lambda field: take_rows(field, index), rows)
 
 
 # ----- the promises ---------------------------------------------------------------------------------------------
@@ -341,7 +332,8 @@ def _has_constant_column(rows: Any) -> bool:
     if isinstance(X, SparseRows):
         entries = np.bincount(X.indices[X.indptr[0] : X.indptr[-1]], minlength=X.n_features)
         return bool(np.any((entries == 0) | (entries == len(X))))
-    return X is not None and bool(np.any(np.ptp(X, axis=0) == 0))
+    arrays = [] if X is None else [part for part in row_parts(X) if not isinstance(part, SparseRows)]
+    return any(np.any(~(np.fmin.reduce(part) < np.fmax.reduce(part))) for part in arrays)  # whatever is NaN
 
 
 def _models_pickle(case: Case) -> None:

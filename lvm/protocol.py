@@ -11,12 +11,14 @@ be their centre), is the statistics of the whole.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any, NamedTuple, Protocol, TypeVar, runtime_checkable
+from typing import Any, NamedTuple, Protocol, Self, TypeVar, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
+
+from lvm._jit import canonical
 
 Array = NDArray[np.float64]
 Params = TypeVar("Params")
@@ -27,8 +29,40 @@ Stats = TypeVar("Stats")
 DEAD_SHARE = float(np.finfo(np.float64).eps)
 
 
+class CanonicalRows:
+    """Rows that are more than one array, as a family's `canonical` leaves them: valid by construction.
+
+    The base of dataclasses whose fields are row-aligned: arrays, such rows, tuples of those, or None. They are cut into
+    blocks by slices, and rows are picked from them by `take`; neither looks at values again.
+    """
+
+    def _fields(self) -> tuple[Any, ...]:
+        return tuple(vars(self).values())
+
+    def __len__(self) -> int:
+        return len(self._fields()[0])
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """Number of rows and of columns: those of the first field."""
+        n, d = self._fields()[0].shape
+        return int(n), int(d)
+
+    def __getitem__(self, rows: slice) -> Self:
+        return type(self)(*(_pick(field, lambda part: part[rows]) for field in self._fields()))
+
+    def take(self, index: NDArray[np.int64]) -> Self:
+        """Return the rows at `index`, in that order."""
+        return type(self)(*(_pick(field, lambda part: take_rows(part, index)) for field in self._fields()))
+
+    def parts(self) -> list[Any]:
+        """Return the arrays and sparse rows that these rows are made of, in order."""
+        fields = [part for field in self._fields() for part in (field if isinstance(field, tuple) else (field,))]
+        return [leaf for part in fields if part is not None for leaf in row_parts(part)]
+
+
 @dataclass(frozen=True)
-class SparseRows:
+class SparseRows(CanonicalRows):
     """Rows of a compressed sparse row (CSR) matrix; slicing shares the entries, it copies nothing.
 
     Attributes
@@ -38,7 +72,7 @@ class SparseRows:
     indices : ndarray of shape (nnz,), int32
         Column of each entry, ascending within a row, without duplicates.
     data : ndarray of shape (nnz,)
-        Value of each entry.
+        Value of each entry; empty where all of them are 1.
     n_features : int
         Number of columns.
     constants : ndarray of shape (n,), optional
@@ -64,9 +98,53 @@ class SparseRows:
         constants = None if self.constants is None else self.constants[start:stop]
         return SparseRows(self.indptr[start : stop + 1], self.indices, self.data, self.n_features, constants)
 
+    def take(self, index: NDArray[np.int64]) -> SparseRows:
+        """Return the rows at `index`, in that order, with entries of their own."""
+        starts = self.indptr[index]
+        lengths = self.indptr[index + 1] - starts
+        indptr = np.concatenate([[0], np.cumsum(lengths)])
+        entries = np.repeat(starts - indptr[:-1], lengths) + np.arange(indptr[-1])
+        data = canonical(self.data[entries] if len(self.data) else self.data)
+        constants = None if self.constants is None else canonical(self.constants[index])
+        indices = canonical(self.indices[entries], np.int32)
+        return SparseRows(canonical(indptr, np.int64), indices, data, self.n_features, constants)
+
+    def parts(self) -> list[Any]:
+        """Return these rows alone."""
+        return [self]
+
     def row_sums(self) -> Array:
         """Return the sum of each row's entries, shape (n,)."""
         return np.diff(np.concatenate([[0.0], np.cumsum(self.data)])[self.indptr])
+
+
+@dataclass(frozen=True)
+class IncompleteRows(CanonicalRows):
+    """Rows of numbers with holes, for families that leave the factor of a missing cell out of the density.
+
+    Attributes
+    ----------
+    X : ndarray of shape (n, d)
+        Observations, NaN where missing.
+    """
+
+    X: Array
+
+
+def _pick(field: Any, pick: Any) -> Any:
+    if isinstance(field, tuple):
+        return tuple(pick(part) for part in field)
+    return None if field is None else pick(field)
+
+
+def row_parts(X: Any) -> list[Any]:
+    """Return the arrays (n,) or (n, d) and `SparseRows` that rows are made of."""
+    return X.parts() if isinstance(X, CanonicalRows) else [X]
+
+
+def take_rows(X: Any, index: NDArray[np.int64]) -> Any:
+    """Return the rows of X at `index`, as canonical rows of their own."""
+    return X.take(index) if isinstance(X, CanonicalRows) else canonical(X[index], X.dtype.type)
 
 
 class Rows(NamedTuple):
@@ -74,24 +152,25 @@ class Rows(NamedTuple):
 
     Attributes
     ----------
-    X : ndarray of shape (n, d) or SparseRows
+    X : ndarray of shape (n, d) or CanonicalRows
         Observations, in the dtype that the family asks for.
     weight : ndarray of shape (n,), optional
         Row weights, >= 0: a row of weight 2 counts as two equal rows. None means all 1.
-    labels : ndarray of shape (n,), int64, optional
-        Known component of a row, -1 where unknown. None means all unknown.
+    labels : ndarray of shape (n,), int64, or of shape (n, K), uint8, optional
+        Known component of a row, -1 where unknown; or 1 for each component that a row may belong to, at least one, and
+        0 for the others. None means all unknown.
     """
 
     X: Any
     weight: Array | None = None
-    labels: NDArray[np.int64] | None = None
+    labels: NDArray[Any] | None = None
 
 
 @runtime_checkable
 class LatentModel(Protocol[Params, Stats]):
     """All that the EM driver knows of a model.
 
-    `Params` and `Stats` are NamedTuples of arrays, floats or such NamedTuples. `Stats` has at least
+    `Params` and `Stats` are NamedTuples of arrays, floats, or tuples of those. `Stats` has at least
     the fields `loglik` (log-likelihood of the rows under the parameters of the E-step, weighted) and
     `weight` (total row weight). A model may also define
 
@@ -125,9 +204,23 @@ class Family(Protocol[Params, Stats]):
       needed to start from responsibilities, which every estimator does;
     - `canonical(X) -> X`: validate the values and return them as the kernels see them, once per fit; by default
       float64, C order, read-only. Another dtype is named by the attribute `dtype`;
+    - `parameters`: a mapping of the arrays in `Params` that a user knows to their axes, such as
+      `{"means": "Kd", "degrees_of_freedom": "K"}`, and `params(**arrays) -> Params`, which builds and validates them:
+      what starts, saved models and fitted attributes (`means_`) are made of;
+    - `held`: a mapping of such names to masks (K,) of the components whose values the M-step keeps; it maximises over
+      the rest given those (`keep_held`), and `n_parameters` leaves them out (`count_free`);
+    - `accepts_missing = True` and `fill(X, resp, params, out)`: `canonical` lets NaN pass and returns `IncompleteRows`,
+      or rows of its own, where there are any; densities leave the factors of missing cells out. `fill` writes the mean
+      of each missing cell (the mode of categories) under the responsibilities (K, n) to out (n, d), a copy of the rows;
+    - `draw_missing(X, resp, params, rng, out)`: write a draw of each row's missing cells to out, as `fill` does their
+      mean: of a component drawn from the responsibilities, given the cells observed;
     - `log_prior(params) -> float`: log density of the prior, up to a constant;
     - `log_penalty(params) -> (K,)`: a term added to each component's log density in the E-step only, for an
       M-step that maximises a penalised expectation;
+    - `floored(X, weight, share) -> Family or None`: for the policy "floor", this family with variances that cannot fall
+      below a share of the data's, or None where it has no such bound;
+    - `ignores_negligible = True`: in an E-step, responsibilities below 1e-20 of the row's largest become 0, so that
+      moments can leave the row out. Not for parameters that stay 0 for ever once they are, such as probabilities;
     - `to_vector(params, origin) -> (p,)` and its inverse `from_vector(vector, origin) -> params`: coordinates, for
       `lvm.fit_anderson`. `origin`, any parameters of the same shapes, fixes location and scale: the coordinates should
       not depend on the units of the data;
@@ -158,8 +251,35 @@ class Family(Protocol[Params, Stats]):
         """Return the number of free parameters of all components together."""
 
 
+def keep_held(held: Mapping[str, NDArray[np.bool_]], name: str, new: Array, old: Array) -> Array:
+    """Return new (K, ...), with the old values of the components for which `held` keeps this parameter."""
+    if name not in held:
+        return new
+    return np.where(held[name].reshape(-1, *(1,) * (new.ndim - 1)), old, new)
+
+
+def free_part(held: Mapping[str, NDArray[np.bool_]], name: str, array: Array) -> Array:
+    """Return the components of a parameter (K, ...) that do not keep it."""
+    return array if name not in held else array[~held[name]]
+
+
+def count_free(held: Mapping[str, NDArray[np.bool_]], name: str, array: Array) -> int:
+    """Return the number of entries of a parameter (K, ...) in the components that do not keep it."""
+    return int(free_part(held, name, array).size)
+
+
 class DegenerateError(ValueError):
-    """An M-step has no finite maximiser, as when a component collapses onto one point."""
+    """An M-step has no finite maximiser, as when a component collapses onto one point.
+
+    Attributes
+    ----------
+    component : int or None
+        The component to blame; None where it is no single one, or unknown.
+    """
+
+    def __init__(self, message: str, component: int | None = None) -> None:
+        self.component = component
+        super().__init__(message)
 
 
 class ZeroDensityError(ValueError):
@@ -180,18 +300,19 @@ class ZeroDensityError(ValueError):
 
 
 def map_fields(function: Any, *trees: Any) -> Any:
-    """Apply `function` to matching leaves of nested NamedTuples; None stays None."""
+    """Apply `function` to matching leaves of nested tuples, named or not; None stays None."""
     first = trees[0]
     if first is None:
         return None
-    if isinstance(first, tuple) and hasattr(first, "_fields"):
-        return type(first)(*(map_fields(function, *fields) for fields in zip(*trees, strict=True)))
+    if isinstance(first, tuple):
+        mapped = [map_fields(function, *fields) for fields in zip(*trees, strict=True)]
+        return type(first)(*mapped) if hasattr(first, "_fields") else tuple(mapped)
     return function(*trees)
 
 
 def leaves(tree: Any) -> Iterator[Any]:
-    """Yield the leaves of nested NamedTuples, in field order."""
-    if isinstance(tree, tuple) and hasattr(tree, "_fields"):
+    """Yield the leaves of nested tuples, in order."""
+    if isinstance(tree, tuple):
         for field in tree:
             yield from leaves(field)
     elif tree is not None:

@@ -14,7 +14,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn
 from rich.table import Table
 from rich.text import Text
 
-from lvm.marginals import feature_names, marginal_covariances
+from lvm.marginals import feature_names
 from lvm.result import Status
 from lvm.selection import Candidate, Selection
 
@@ -101,16 +101,7 @@ def print_mixture(screen: Console, estimator: Any, counts: Any, rows: int) -> No
     """
     names = feature_names(estimator)
     shown = list(range(min(len(names), MAX_COLUMNS)))
-    if hasattr(estimator, "probabilities_"):
-        what = "probability of a 1" if type(estimator).__name__ == "BernoulliMixture" else "probability"
-        cells = [[f"{value:.4f}" for value in row] for row in estimator.probabilities_[:, shown]]
-    else:
-        what = "mean (standard deviation)"
-        deviations = np.sqrt(np.diagonal(marginal_covariances(estimator, shown), axis1=1, axis2=2))
-        cells = [
-            [f"{mean:.4g} ({deviation:.3g})" for mean, deviation in zip(*pair, strict=True)]
-            for pair in zip(estimator.means_[:, shown], deviations, strict=True)
-        ]
+    what, cells = estimator._described(shown)
     kind = getattr(estimator, "covariance_type", None)
     title = f"{type(estimator).__name__}, K = {len(estimator.weights_)}" + (f", covariance {kind}" if kind else "")
     screen.print(title, style="bold")
@@ -118,10 +109,13 @@ def print_mixture(screen: Console, estimator: Any, counts: Any, rows: int) -> No
     for heading in ("component", "weight", "rows", *(names[j] for j in shown)):
         table.add_column(_plain(heading), justify="right")
     for k, row in enumerate(cells):
-        table.add_row(str(k), f"{estimator.weights_[k]:.4f}", str(counts[k]), *row)
+        table.add_row(str(k), f"{estimator.weights_[k]:.4f}", str(counts[k]), *map(Text, row))
     _print_whole(screen, table)
+    if hasattr(estimator, "degrees_of_freedom_"):
+        screen.print("degrees of freedom: " + ", ".join(f"{nu:.4g}" for nu in estimator.degrees_of_freedom_))
     some = f", the first {len(shown)} of {len(names)} columns" if len(shown) < len(names) else ""
-    screen.print(f"per column: {what}{some}", markup=False)
+    if what:
+        screen.print(f"per column: {what}{some}", markup=False)
     per_weight = estimator.lower_bound_
     screen.print(f"log-likelihood {estimator.loglik_:.4f}, {per_weight:.6f} per unit of row weight ({rows} rows)")
     screen.print(f"EM after {estimator.n_iter_} iterations: {estimator.status_}", markup=False)

@@ -111,6 +111,7 @@ def select(
     criterion: str = "bic",
     sample_weight: ArrayLike | None = None,
     labels: ArrayLike | None = None,
+    exposure: ArrayLike | None = None,
     cv: int = 5,
     callback: Callable[[int, int, Candidate], None] | None = None,
     **arguments: Any,
@@ -132,6 +133,8 @@ def select(
     labels : array-like of shape (n,), optional
         Known components, -1 where unknown. The information criteria are then of the likelihood that includes them;
         "heldout" scores rows as if they were unlabelled.
+    exposure : float or array-like of shape (n,), optional
+        Exposures, for a `PoissonMixture`.
     cv : int
         Number of folds for "heldout"; rows are dealt to folds at random, by the estimator's `random_state`
         where that is an integer.
@@ -139,7 +142,8 @@ def select(
         Called as `callback(done, total, candidate)` after each fit.
     **arguments : any
         Further constructor arguments with the values to try as a list, tuple or range, such as
-        `covariance_type=["full", "tied"]`; anything else is a single value.
+        `covariance_type=["full", "tied"]`; anything else is a single value. `covariance_type="all"` tries the
+        fourteen structures of a `GaussianMixture`.
 
     Returns
     -------
@@ -162,18 +166,22 @@ def select(
     """
     _checks.choice("criterion", criterion, CRITERIA)
     (X,) = indexable(X)
-    X = X if hasattr(X, "shape") else np.asarray(X)
+    if not hasattr(X, "shape"):
+        array = np.asarray(X)
+        X = np.asarray(X, dtype=object) if array.dtype.kind in "US" else array  # numbers beside text stay numbers
     weight = _checks.sample_weight(sample_weight, X.shape[0])
     known = None if labels is None else np.asarray(labels)
+    exposures = {} if exposure is None else {"exposure": np.broadcast_to(exposure, X.shape[0])}
     numbers = list(n_components) if isinstance(n_components, Iterable) else n_components
     grid = {"n_components": numbers, **arguments}
-    combinations = [dict(zip(grid, values, strict=True)) for values in product(*map(_values, grid.values()))]
+    tried = (_values(estimator, *argument) for argument in grid.items())
+    combinations = [dict(zip(grid, values, strict=True)) for values in product(*tried)]
     if not combinations:
         raise ValueError("there is nothing to select from: an argument was given no values.")
     folds = _folds(X.shape[0], cv, estimator.random_state) if criterion == "heldout" else []
     table = []
     for chosen in combinations:
-        candidate = _fit(clone(estimator).set_params(**chosen), chosen, X, weight, known, folds)
+        candidate = _fit(clone(estimator).set_params(**chosen), chosen, X, weight, known, exposures, folds)
         table.append(candidate)
         if callback is not None:
             callback(len(table), len(combinations), candidate)
@@ -184,8 +192,10 @@ def select(
     return Selection(best.estimator, criterion, table)
 
 
-def _values(values: Any) -> list[Any]:
-    """Return the values of a list or range to try; anything else, an array too, is one value."""
+def _values(estimator: Any, name: str, values: Any) -> list[Any]:
+    """Return the values of a list or range to try, or all that there are; anything else, an array too, is one value."""
+    if isinstance(values, str) and values == "all":
+        values = getattr(estimator, "_choices", {}).get(name, values)
     return list(values) if isinstance(values, (list, tuple, range)) else [values]
 
 
@@ -198,14 +208,20 @@ def _folds(n: int, cv: int, random_state: Any) -> list[tuple[Any, Any]]:
 
 
 def _fit(
-    estimator: Any, chosen: dict[str, Any], X: Any, weight: Any, labels: Any, folds: list[tuple[Any, Any]]
+    estimator: Any,
+    chosen: dict[str, Any],
+    X: Any,
+    weight: Any,
+    labels: Any,
+    exposures: dict[str, Any],
+    folds: list[tuple[Any, Any]],
 ) -> Candidate:
     nan = float("nan")
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ConvergenceWarning)  # the table's status says so
         try:
-            estimator.fit(X, sample_weight=weight, labels=labels)
-            heldout, error = _heldout(estimator, X, weight, labels, folds) if folds else (nan, nan)
+            estimator.fit(X, sample_weight=weight, labels=labels, **exposures)
+            heldout, error = _heldout(estimator, X, weight, labels, exposures, folds) if folds else (nan, nan)
         except _checks.ParameterError:
             raise
         except ValueError as reason:
@@ -215,9 +231,9 @@ def _fit(
         estimator,
         estimator.n_parameters(),
         estimator.loglik_,
-        estimator.bic(X, weight, labels),
-        estimator.aic(X, weight, labels),
-        estimator.icl(X, weight, labels),
+        estimator.bic(X, weight, labels, **exposures),
+        estimator.aic(X, weight, labels, **exposures),
+        estimator.icl(X, weight, labels, **exposures),
         heldout,
         error,
         estimator.n_iter_,
@@ -229,7 +245,9 @@ def _take(X: Any, rows: Any) -> Any:
     return X.iloc[rows] if hasattr(X, "iloc") else X[rows]
 
 
-def _heldout(estimator: Any, X: Any, weight: Any, labels: Any, folds: list[tuple[Any, Any]]) -> tuple[float, float]:
+def _heldout(
+    estimator: Any, X: Any, weight: Any, labels: Any, exposures: dict[str, Any], folds: list[tuple[Any, Any]]
+) -> tuple[float, float]:
     """Return the log-likelihood per unit of weight of rows held out of the fit, and its standard error."""
     each = np.empty(X.shape[0])
     for train, test in folds:
@@ -240,8 +258,10 @@ def _heldout(estimator: Any, X: Any, weight: Any, labels: Any, folds: list[tuple
             _take(X, train),
             sample_weight=None if weight is None else weight[train],
             labels=None if labels is None else labels[train],
+            **{name: values[train] for name, values in exposures.items()},
         )
-        each[test] = fitted.score_samples(_take(X, test))
+        exposed = {name: values[test] for name, values in exposures.items()}
+        each[test] = fitted.score_samples(_take(X, test), **exposed)
     share = np.ones(len(each)) if weight is None else weight
     each, share = each[share > 0], share[share > 0]
     mean = float(np.average(each, weights=share))

@@ -47,7 +47,9 @@ class DataFile:
     def __len__(self) -> int:
         return len(self.frame)
 
-    def features(self, chosen: Sequence[str] | None, apart: Sequence[str] = (), owner: str = "") -> pd.DataFrame:
+    def features(
+        self, chosen: Sequence[str] | None, apart: Sequence[str] = (), owner: str = "", allow_missing: bool = False
+    ) -> pd.DataFrame:
         """Return columns of finite numbers.
 
         Parameters
@@ -58,31 +60,59 @@ class DataFile:
             Columns with another role, which are no features.
         owner : str
             Who chose the columns, for the message about one that is missing.
+        allow_missing : bool
+            Whether cells may be blank, and are NaN then.
 
         Raises
         ------
         ValueError
             If a column is missing, has no name, or holds anything but finite numbers.
         """
+        names = self._chosen(chosen, apart, owner)
+        if chosen is None:
+            self._refuse_text(names)
+        frame = pd.DataFrame({name: self.numbers(name, owner, np.nan if allow_missing else None) for name in names})
+        return frame if frame.dtypes.nunique() == 1 else frame.astype(np.float64)
+
+    def categories(self, chosen: Sequence[str] | None, apart: Sequence[str] = (), owner: str = "") -> pd.DataFrame:
+        """Return columns of categories as they were read: text, numbers, or blank.
+
+        Parameters
+        ----------
+        chosen, apart, owner
+            As in `features`.
+
+        Raises
+        ------
+        ValueError
+            If a column is missing or has no name.
+        """
+        frame = self.frame[self._chosen(chosen, apart, owner)].copy()
+        for name in frame:
+            present = frame[name].dropna()
+            if present.dtype == np.float64 and (present == np.floor(present)).all() and (present.abs() < 2**53).all():
+                frame[name] = frame[name].astype("Int64")  # pandas reads integers beside a blank as floats
+        return frame
+
+    def _chosen(self, chosen: Sequence[str] | None, apart: Sequence[str], owner: str) -> list[str]:
+        """Return the names of the columns chosen, those of all without another role by default."""
         if chosen is None:
             names = [name for name in self.names if name not in apart]
             self._refuse_unnamed(names)
-            self._refuse_text(names)
         else:
             names = list(chosen)
             twice = [name for name in names if names.count(name) > 1 or name in apart]
             if twice:
                 raise ValueError(f"column {twice[0]!r} is chosen twice; name each column once.")
-        columns = {name: self.numbers(name, owner) for name in names}
-        if not columns:
+            for name in names:
+                self._refuse_unknown(name, owner)
+        if not names:
             raise ValueError(f"{self.source} has no columns left to fit; it has {_listed(self.names)}.")
-        frame = pd.DataFrame(columns)
-        return frame if frame.dtypes.nunique() == 1 else frame.astype(np.float64)
+        return names
 
     def numbers(self, name: str, owner: str = "", blank: float | None = None) -> NDArray[Any]:
         """Return one column as finite numbers; `blank` stands for empty cells, which are refused without it."""
-        if name not in self.names:
-            raise ValueError(f"{self.source} has no column {name!r}{owner}; it has {_listed(self.names)}.")
+        self._refuse_unknown(name, owner)
         column = self.frame[name]
         if not _is_numeric(column):
             raise ValueError(f"column {name!r} of {self.source} {self._text(column)}; correct it or leave it out.")
@@ -93,7 +123,7 @@ class DataFile:
                     f"column {name!r} of {self.source} has no value (empty or NaN) at {self._place(int(missing[0]))}; "
                     "remove or impute such rows first."
                 )
-            column = column.fillna(blank)
+            column = column.astype(np.float64).fillna(blank)
         values = column.to_numpy()
         values = values.astype(np.float64) if values.dtype.kind == "O" else values
         infinite = np.flatnonzero(np.isinf(values))
@@ -110,12 +140,22 @@ class DataFile:
         self._refuse(values < 0, name, values, "expected weights >= 0")
         return values
 
+    def exposures(self, name: str) -> NDArray[np.float64]:
+        """Return exposures, > 0."""
+        values = self.numbers(name).astype(np.float64)
+        self._refuse(values <= 0, name, values, "expected exposures > 0")
+        return values
+
     def labels(self, name: str) -> NDArray[np.int64]:
         """Return component labels, -1 where the cell is blank."""
         values = self.numbers(name, blank=-1).astype(np.float64)
         rule = "expected labels 0, 1, 2 ..., blank or -1 where unknown"
         self._refuse((values < -1) | (values != np.floor(values)), name, values, rule)
         return values.astype(np.int64)
+
+    def _refuse_unknown(self, name: str, owner: str) -> None:
+        if name not in self.names:
+            raise ValueError(f"{self.source} has no column {name!r}{owner}; it has {_listed(self.names)}.")
 
     def _refuse(self, bad: NDArray[np.bool_], name: str, values: NDArray[Any], rule: str) -> None:
         if bad.any():
@@ -161,13 +201,15 @@ class DataFile:
         return f"row {row}"
 
 
-def read(source: str) -> DataFile:
+def read(source: str, text: Sequence[str] = ()) -> DataFile:
     """Read a CSV or Parquet file, or a data set shipped with the package.
 
     Parameters
     ----------
     source : str
         Path ending in .csv, .csv.gz or .parquet; or "faithful", "iris" or "digits".
+    text : sequence of str
+        Columns of a CSV file that are text even where all of their cells look like numbers.
 
     Raises
     ------
@@ -186,13 +228,13 @@ def read(source: str) -> DataFile:
         raise FileNotFoundError(f"there is no file {source}, nor a data set of that name ({', '.join(LOADERS)}).")
     if not source.lower().endswith(SUFFIXES):
         raise ValueError(f"{source} is of an unknown kind; expected a file ending in {', '.join(SUFFIXES)}.")
-    frame = _read_parquet(path) if source.lower().endswith(".parquet") else _read_csv(path)
+    frame = _read_parquet(path) if source.lower().endswith(".parquet") else _read_csv(path, text)
     if len(frame) == 0:
         raise ValueError(f"{source} has no rows; expected column names and at least one row.")
     return DataFile(frame, source)
 
 
-def _read_csv(path: Path) -> pd.DataFrame:
+def _read_csv(path: Path, text: Sequence[str]) -> pd.DataFrame:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("error", ParserWarning)  # rows longer than the header would lose cells
@@ -202,6 +244,7 @@ def _read_csv(path: Path) -> pd.DataFrame:
                 skipinitialspace=True,
                 index_col=False,
                 low_memory=False,
+                dtype=dict.fromkeys(text, str),
                 **EXACT,
             )
     except EmptyDataError:

@@ -86,7 +86,7 @@ def model_checks(model: Any, params: Any, rows: Any) -> list[Check]:
     if not callable(getattr(model, "estep_stats", None)):
         model = Mixture(model)
     if isinstance(model, Mixture) and not isinstance(params, MixtureParams):
-        K = len(params[0])
+        K = len(next(leaves(params)))
         params = MixtureParams(np.full(K, 1 / K), params)
     if not (isinstance(rows, tuple) and hasattr(rows, "_fields")):
         rows = Rows(rows)

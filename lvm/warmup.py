@@ -55,6 +55,18 @@ def fill_cache() -> Warmup:
 def _tiny_problems() -> Iterator[tuple[Any, Any]]:
     X = np.random.RandomState(0).normal(size=(60, 3))
     settings: dict[str, Any] = {"max_iter": 2, "random_state": 0}
+    yield lvm.CategoricalMixture(2, **settings), np.where(X > 1, -1, X > 0)
+    for counting in (lvm.PoissonMixture(2, **settings), lvm.NegativeBinomialMixture(2, **settings)):
+        yield counting, np.round(np.exp(X))
+    for amounts in (np.exp(X), np.exp(np.where(X > 1, np.nan, X))):
+        yield lvm.ExponentialMixture(2, **settings), amounts
+        yield lvm.GammaMixture(2, **settings), amounts
+    for spread in (1.0, 1e-3):  # wide components and sharp ones
+        yield lvm.VonMisesFisherMixture(2, normalize=True, **settings), np.sign(X) + spread * X
+    for kind in ("full", "diag"):
+        yield lvm.StudentTMixture(2, covariance_type=kind, **settings), X
+    for kind in ("full", "diag"):
+        yield lvm.GaussianMixture(2, covariance_type=kind, **settings), np.where(X > 1, np.nan, X)
     for dtype in (np.float64, np.float32):
         for kind in STRUCTURES:
             yield lvm.GaussianMixture(2, covariance_type=kind, **settings), X.astype(dtype)

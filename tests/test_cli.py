@@ -14,7 +14,7 @@ from command_line import TABLE, fails, listing, ran, run
 
 import lvm
 from lvm import reports, tables
-from lvm.cli import FAMILIES
+from lvm.cli_families import FAMILIES
 
 RNG = np.random.default_rng(12)
 

@@ -10,6 +10,7 @@ import pytest
 from command_line import fails, listing, run
 
 from lvm import tables
+from lvm.cli_families import FAMILIES
 
 pytestmark = pytest.mark.usefixtures("folder")
 
@@ -64,7 +65,7 @@ MISTAKES: list[tuple[list[str], str]] = [
     ),
     (["fit", "dates.parquet"], "column 'when' of dates.parquet holds datetime64"),
     (
-        ["fit", "gap.csv"],
+        ["fit", "gap.csv", "-k", "1", "--family", "multinomial"],
         "column 'b' of gap.csv has no value (empty or NaN) at row 1 (line 3); remove or impute such rows first.",
     ),
     (["fit", "infinite.csv"], "column 'a' of infinite.csv holds -inf at row 1 (line 3); expected finite numbers."),
@@ -92,17 +93,20 @@ MISTAKES: list[tuple[list[str], str]] = [
     (["fit", "data.csv", "-k", "1:99999999999"], "-k must name at most 10,000 numbers, got '1:99999999999'."),
     (
         ["fit", "data.csv", "--family", "cauchy"],
-        "--family must be one of gaussian, bernoulli, multinomial, got 'cauchy'.",
+        f"--family must be one of {', '.join(FAMILIES)}, got 'cauchy'.",
     ),
     (
         ["fit", "data.csv", "--covariance", "full,round"],
-        "--covariance must be of full, tied, diag, spherical, or all, got ",
+        "--covariance must be of full, tied, diag, spherical, EII, VII, ",
     ),
     (
         ["fit", "data.csv", "--family", "bernoulli", "--covariance", "full"],
-        "--covariance is for --family gaussian, got --family bernoulli; leave it out.",
+        "--covariance is for --family gaussian or student_t, got --family bernoulli; leave it out.",
     ),
-    (["fit", "data.csv", "--alpha", "2"], "--alpha is for --family bernoulli or multinomial, got --family gaussian; "),
+    (
+        ["fit", "data.csv", "--alpha", "2"],
+        "--alpha is for --family categorical or bernoulli or multinomial or mixed, got",
+    ),
     (["fit", "data.csv", "--family", "bernoulli", "-k1"], "X must be 0 or 1 for Bernoulli components; got "),
     (["fit", "data.csv", "--family", "multinomial", "-k1"], "X must be counts >= 0"),
     (

@@ -77,10 +77,21 @@ def estimators() -> Iterator[tuple[str, Callable[..., Any], Any]]:
     X = rng.normal(size=(600, 3)) * 3 + 10 * rng.randint(0, 2, (600, 1))
     for kind in ("full", "tied", "diag", "spherical"):
         yield kind, lambda k, kind=kind: lvm.GaussianMixture(k, covariance_type=kind, **ARGUMENTS), X
+    for kind in ("full", "diag"):
+        yield f"t {kind}", lambda k, kind=kind: lvm.StudentTMixture(k, covariance_type=kind, **ARGUMENTS), X
     yield "bernoulli", lambda k: lvm.BernoulliMixture(k, alpha=1.1, **ARGUMENTS), (X > 3).astype(float)
+    yield "exponential", lambda k: lvm.ExponentialMixture(k, rates_prior=(1.0, 0.1), **ARGUMENTS), np.abs(X)
+    yield "gamma", lambda k: lvm.GammaMixture(k, **ARGUMENTS), 0.6 + np.abs(X)
+    directions = {"normalize": True, "max_concentration": 1e6, **ARGUMENTS}
+    for name, rows in (("directions", 0.6 + np.abs(X)), ("close directions", 100 + 0.1 * X)):
+        yield name, lambda k: lvm.VonMisesFisherMixture(k, **directions), rows
     yield "multinomial", lambda k: lvm.MultinomialMixture(k, alpha=1.1, **ARGUMENTS), np.abs(np.round(X))
+    yield "poisson", lambda k: lvm.PoissonMixture(k, **ARGUMENTS), np.abs(np.round(X))
+    yield "negative binomial", lambda k: lvm.NegativeBinomialMixture(k, **ARGUMENTS), np.abs(np.round(X))
+    yield "categorical", lambda k: lvm.CategoricalMixture(k, alpha=1.1, **ARGUMENTS), np.abs(np.round(X))
 
 
+WITHOUT_HOLES = ("multinomial", "t full", "t diag", "directions", "close directions")
 ARGUMENTS: dict[str, Any] = {"max_iter": 3, "random_state": 0, "init_params": "random_from_data", "n_jobs": 1}
 
 
@@ -122,12 +133,15 @@ def exercise(folder: Path) -> dict[str, Any]:
         for K in (2, 1):  # with K = 1 or d = 1, arrays are contiguous in both orders
             with event.install_recorder("numba:compile") as first:
                 use(make, X, K)
+                use(make, X, K, labels=np.ones((len(X), K), np.bool_))
                 other = sparse.csr_matrix(X) if name in ("bernoulli", "multinomial") else X.astype(np.float32)
                 use(make, other, K)
+                if name not in WITHOUT_HOLES:
+                    use(make, np.where(np.arange(X.size).reshape(X.shape) % 7 == 0, np.nan, X), K)
             compiled[f"first fit of {name}, K={K}"] = len(first.buffer)
         with event.install_recorder("numba:compile") as second:
             use(make, X[:300, :2], 3)
-            use(make, X[:, :1], 2)
+            use(make, X[:, : 2 if "directions" in name else 1], 2)
             for form, data in forms(X, folder):
                 if not (name == "bernoulli" and "integers" in form and np.max(data) > 1):
                     use(make, data, 2)
@@ -140,6 +154,8 @@ def exercise(folder: Path) -> dict[str, Any]:
                 [-1] * n,
                 rng.randint(-1, 2, n).astype(np.int8),
                 np.zeros(2 * n)[::2],
+                np.ones((n, 2), np.bool_),
+                np.ones((2, n)).T,
             ):
                 use(make, X, 2, labels=labels)
             if name in ("bernoulli", "multinomial"):

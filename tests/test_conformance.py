@@ -12,7 +12,18 @@ from scipy.stats import gamma
 from sklearn.datasets import load_digits
 
 import lvm
-from lvm.families import Bernoulli, DiagGaussian, FullGaussian, Multinomial, SphericalGaussian, TiedGaussian
+from lvm.families import (
+    Bernoulli,
+    DiagGaussian,
+    DiagStudentT,
+    FullGaussian,
+    FullStudentT,
+    Multinomial,
+    NegativeBinomial,
+    Poisson,
+    SphericalGaussian,
+    TiedGaussian,
+)
 from lvm.initialize import assign, from_assignment
 from lvm.models.mixture import MixtureParams
 from lvm.testing import check_model, model_checks
@@ -31,6 +42,14 @@ def _gaussian_case(family: Any, weighted: bool) -> tuple[Any, Any, Any]:
 def _discrete_case(family: Any, X: Any) -> tuple[Any, Any, Any]:
     p = np.array([[0.3, 0.3, 0.2, 0.2], [0.1, 0.2, 0.3, 0.4]])
     return lvm.Mixture(family), MixtureParams(np.array([0.5, 0.5]), family.params(p)), lvm.Rows(X)
+
+
+def _event_case(family: Any, n_arrays: int) -> tuple[Any, Any, Any]:
+    rates = np.array([[1.0, 6.0, 0.5], [4.0, 2.0, 3.0]])
+    rng = np.random.RandomState(4)
+    X = rng.poisson(rates[rng.randint(0, 2, 150)] * rng.gamma(4.0, 0.25, (150, 3)))
+    params = family.params(*[rates, np.full((2, 3), 3.0)][:n_arrays])
+    return lvm.Mixture(family), MixtureParams(np.array([0.4, 0.6]), params), lvm.Rows(X)
 
 
 def _binary(seed: int = 2) -> Any:
@@ -53,6 +72,11 @@ MODELS = {
     "diag regularised": _gaussian_case(DiagGaussian(reg_covar=0.1), weighted=False),
     "spherical": _gaussian_case(SphericalGaussian(), weighted=False),
     "spherical regularised": _gaussian_case(SphericalGaussian(reg_covar=0.1), weighted=True),
+    "student t": _gaussian_case(FullStudentT(), weighted=True),
+    "student t diag, common, regularised": _gaussian_case(DiagStudentT("common", reg_covar=0.1), weighted=False),
+    "negative binomial": _event_case(NegativeBinomial(), 2),
+    "poisson": _event_case(Poisson(), 1),
+    "poisson with prior": _event_case(Poisson((1.5, 1.0)), 1),
     "bernoulli": _discrete_case(Bernoulli(), _binary()),
     "bernoulli sparse with prior": _discrete_case(Bernoulli(alpha=1.5), sparse.csr_matrix(_binary())),
     "multinomial": _discrete_case(Multinomial(n_trials=3), _counts()),

@@ -7,7 +7,19 @@ from importlib import import_module
 
 import pytest
 
-MODULES = ("lvm.estimators.gaussian", "lvm.estimators.probabilities", "lvm.selection")
+MODULES = (
+    "lvm.bounds",
+    "lvm.combining",
+    "lvm.estimators.categorical",
+    "lvm.estimators.conditionals",
+    "lvm.estimators.evidence_regression",
+    "lvm.estimators.gaussian",
+    "lvm.estimators.generic",
+    "lvm.estimators.latent_trait",
+    "lvm.estimators.probabilities",
+    "lvm.estimators.student_t",
+    "lvm.selection",
+)
 
 
 @pytest.mark.parametrize("module", MODULES)

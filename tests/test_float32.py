@@ -101,7 +101,7 @@ def test_statistics(kind: str, n: int, K: int, d: int, offset: float) -> None:
     single.accumulate(single.canonical(X), resp, params, found)
     double.accumulate(double.canonical(X), resp, params, desired)
     size = np.max(np.abs(wide(X) - params.means[:, None]))
-    for field, power in zip(found._fields, (0, 1, 2), strict=True):
+    for field, power in (("counts", 0), ("first", 1), ("second", 2)):
         actual, value = getattr(found, field), getattr(desired, field)
         assert actual.dtype == np.float64
         if actual.ndim == 3:
@@ -119,7 +119,7 @@ def test_statistics_do_not_drift_with_the_number_of_rows(kind: str, n: int) -> N
     single.accumulate(single.canonical(np.full((n, 1), 2.6)), np.full((1, n), 0.1), params, stats)
     z = float(np.float32(2.6)) - 2.5
     r = float(np.float32(0.1))
-    assert_allclose([np.ravel(field)[0] / n for field in stats], [r, r * z, r * z * z], rtol=4 * EPS)
+    assert_allclose([np.ravel(field)[0] / n for field in stats[:3]], [r, r * z, r * z * z], rtol=4 * EPS)
 
 
 # ----- fits ---------------------------------------------------------------------------------------------------

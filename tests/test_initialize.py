@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 from scipy import sparse
+from sklearn.cluster import AgglomerativeClustering
 
 import lvm
 from lvm import initialize
@@ -141,3 +142,48 @@ def test_a_value_that_the_subsample_lacks_is_not_impossible(monkeypatch: pytest.
         mixture = estimator.set_params(n_init=4).fit(container(items))
         assert np.isfinite(mixture.loglik_)
         assert mixture.weights_ @ mixture.probabilities_[:, 5] > 0
+
+
+def test_hierarchical_starts_are_wards_clusters_of_scaled_columns() -> None:
+    scaled = X * [1.0, 1e3]
+    labels = initialize.assign(scaled, 3, "hierarchical", np.random.RandomState(0))
+    expected = AgglomerativeClustering(3).fit(X / X.std(axis=0)).labels_
+    np.testing.assert_array_equal(labels, expected)
+    again = initialize.assign(scaled, 3, "hierarchical", np.random.RandomState(1))
+    np.testing.assert_array_equal(again, labels)  # nothing is random
+    other = initialize.assign(scaled, 3, "hierarchical", np.random.RandomState(0), index=1)  # of half of the rows
+    assert same_partition(other, TRUTH)
+    assert np.any(np.sort(np.bincount(other)) != np.sort(np.bincount(labels))) or np.any(other != labels)
+
+
+def test_hierarchical_starts_of_many_rows_cluster_a_sample(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(initialize, "MAX_CLUSTERED_ROWS", 60)
+    weight = np.where(np.arange(len(X)) % 3 == 0, 0.0, 1.0)
+    seen = []
+    fit = AgglomerativeClustering.fit
+    monkeypatch.setattr(AgglomerativeClustering, "fit", lambda self, rows: (seen.append(len(rows)), fit(self, rows))[1])
+    labels = initialize.assign(X, 3, "hierarchical", np.random.RandomState(0), weight)
+    assert seen == [60]
+    assert same_partition(labels, TRUTH)
+    sparse_labels = initialize.assign(sparse.csr_matrix(X), 3, "hierarchical", np.random.RandomState(0))
+    assert same_partition(sparse_labels, TRUTH)
+
+
+def test_sphered_clusters_do_not_depend_on_the_basis() -> None:
+    turned = (X @ [[5.0, 1.0], [-2.0, 0.3]]) + 7.0
+    flat = np.column_stack([turned, turned.sum(axis=1), np.ones(len(X))])  # collinear and constant columns add nothing
+    partitions = [initialize.assign(rows, 3, "sphered", np.random.RandomState(0)) for rows in (X, turned, flat)]
+    for labels in partitions:
+        assert same_partition(labels, TRUTH)
+    assert initialize._sphered(flat, None).shape == (len(X), 2)
+    np.testing.assert_allclose(np.cov(initialize._sphered(turned, None).T, bias=True), np.eye(2), atol=1e-12)
+
+
+def test_mixed_starts_take_the_methods_in_turn() -> None:
+    turns = ["hierarchical", *initialize.MIXED, *initialize.MIXED]
+    for index, method in enumerate(turns):
+        mixed = initialize.assign(X, 3, "mixed", np.random.RandomState(0), index=index)
+        np.testing.assert_array_equal(mixed, initialize.assign(X, 3, method, np.random.RandomState(0)))
+    fit = lvm.GaussianMixture(3, init_params="mixed", n_init=7, random_state=0).fit(X)
+    assert fit.restarts_.shape == (7,)
+    assert lvm.GaussianMixture(3, init_params="mixed", n_init=7, random_state=0).fit(X).loglik_ == fit.loglik_

@@ -33,7 +33,7 @@ class Case(NamedTuple):
     separation : float
         Gaussian: distance between means, in standard deviations, is about 1.4 times this.
     n_words : int
-        Multinomial: total of a row. Bernoulli: mean number of ones in a row.
+        Multinomial: total of a row. Bernoulli: mean number of ones in a row. Categorical: categories of a column.
     is_sparse : bool
         Whether X is a CSR matrix.
     data : str
@@ -115,7 +115,15 @@ _TABLE = (
     Case("bernoulli", 100_000, 30, 8, 10, n_words=10, in_subset=True),
     Case("bernoulli", 50_000, 100, 10, 10, n_words=20),
     Case("bernoulli", 50_000, 1_000, 10, 5, n_words=20, is_sparse=True, in_subset=True),
+    Case("categorical", 100_000, 20, 8, 10, n_words=4),
     Case("multinomial", 100_000, 30, 8, 10, n_words=40),
+    Case("exponential", 100_000, 8, 8, 10),
+    Case("gamma", 100_000, 8, 8, 10),
+    Case("von_mises_fisher", 100_000, 50, 10, 10),
+    Case("poisson", 100_000, 30, 8, 10),
+    Case("negative_binomial", 100_000, 8, 8, 10),
+    Case("student_t", 100_000, 8, 8, 10),
+    Case("student_t_diag", 100_000, 8, 8, 10),
     Case("multinomial", 20_000, 5_000, 20, 5, n_words=80, is_sparse=True),
 )
 
@@ -169,9 +177,14 @@ def problem(case: Case) -> Problem:
             "spherical": np.full(case.K, 1 / np.mean(scale**2)),
         }
         return Problem(X, weights, {"means_init": means, "precisions_init": precisions[case.family]})
+    if case.family in STARTED:
+        X, components = STARTED[case.family](case, assigned, rng)
+        return Problem(X, weights, components)
     X, probabilities = DRAWS[case.family](case, assigned, rng)
     # Halfway between the truth and no structure: EM has work to do, and nothing is 0.
     start = 0.5 * probabilities + 0.5 * probabilities.mean(axis=0)
+    if case.family == "categorical":
+        start = start.swapaxes(0, 1)  # one array per column
     return Problem(X, weights, {"probabilities_init": start})
 
 
@@ -184,6 +197,16 @@ def _gaussian(case: Case, assigned: NDArray[np.int64], rng: np.random.Generator)
         rows = assigned == k
         X[rows] = X[rows] @ factor + mean
     return X, means
+
+
+def _student_t(case: Case, assigned: NDArray[np.int64], rng: np.random.Generator) -> tuple[Array, dict[str, Array]]:
+    """Return rows (n, d) with 4 degrees of freedom, and a start near the truth."""
+    X, means = _gaussian(case, assigned, rng)
+    X += (X - means[assigned]) * (np.sqrt(4 / rng.chisquare(4, (case.n, 1))) - 1)
+    shape = (case.K, case.d, case.d)
+    scatters = np.ones(shape[:2]) if case.family == "student_t_diag" else np.broadcast_to(np.eye(case.d), shape)
+    start = {"means_init": means + 0.2 * rng.standard_normal(means.shape), "scatters_init": scatters}
+    return X, start | {"degrees_of_freedom_init": np.full(case.K, 20.0)}
 
 
 def _bernoulli(case: Case, assigned: NDArray[np.int64], rng: np.random.Generator) -> tuple[Any, Array]:
@@ -209,5 +232,62 @@ def _multinomial(case: Case, assigned: NDArray[np.int64], rng: np.random.Generat
     return (counts if case.is_sparse else counts.toarray()), probabilities
 
 
+def _categorical(case: Case, assigned: NDArray[np.int64], rng: np.random.Generator) -> tuple[Any, Array]:
+    """Return codes of categories, int64, and the true probabilities (K, d, n_words)."""
+    probabilities = rng.gamma(1.0, size=(case.K, case.d, case.n_words)) + 0.1
+    probabilities /= probabilities.sum(axis=2, keepdims=True)
+    limits = np.cumsum(probabilities, axis=2)[:, :, :-1]
+    X = np.empty((case.n, case.d), np.int64)
+    for k in range(case.K):
+        rows = np.flatnonzero(assigned == k)
+        X[rows] = (rng.random((len(rows), case.d, 1)) > limits[k]).sum(axis=2)
+    return X, probabilities
+
+
+def _amounts(case: Case, assigned: NDArray[np.int64], rng: np.random.Generator) -> tuple[Array, dict[str, Array]]:
+    """Return exponential or gamma amounts (n, d), and a start halfway between the truth and no structure."""
+    scales = rng.lognormal(size=(case.K, case.d))
+    start = {"scales_init": 0.5 * scales + 0.5 * scales.mean(axis=0)}
+    if case.family == "exponential":
+        return scales[assigned] * rng.standard_exponential((case.n, case.d)), start
+    shapes = rng.uniform(0.7, 9.0, (case.K, case.d))
+    start["shapes_init"] = 0.5 * shapes + 0.5 * shapes.mean(axis=0)
+    return scales[assigned] * rng.standard_gamma(shapes[assigned]), start
+
+
+def _directions(case: Case, assigned: NDArray[np.int64], rng: np.random.Generator) -> tuple[Array, dict[str, Array]]:
+    """Return unit rows (n, d) about mean directions, and a start near those."""
+    means = rng.standard_normal((case.K, case.d))
+    X = means[assigned] + 1.5 * rng.standard_normal((case.n, case.d))
+    start = means + 0.5 * rng.standard_normal(means.shape)
+    X, start = (rows / np.linalg.norm(rows, axis=1, keepdims=True) for rows in (X, start))
+    return X, {"directions_init": start, "concentrations_init": np.full(case.K, 10.0)}
+
+
+def _events(case: Case, assigned: NDArray[np.int64], rng: np.random.Generator) -> tuple[Any, dict[str, Array]]:
+    """Return counts, float64, of Poisson or of negative binomial components of size 2, and the start."""
+    means = rng.gamma(2.0, 2.0, size=(case.K, case.d)) + 0.1
+    start = 0.5 * means + 0.5 * means.mean(axis=0)
+    if case.family == "poisson":
+        return rng.poisson(means[assigned]).astype(np.float64), {"rates_init": start}
+    X = rng.poisson(means[assigned] * rng.gamma(2.0, 0.5, size=(case.n, case.d))).astype(np.float64)
+    return X, {"means_init": start, "sizes_init": np.ones_like(start)}
+
+
+# Those that name their starting parameters.
+STARTED: dict[str, Callable[..., tuple[Any, dict[str, Array]]]] = {
+    "exponential": _amounts,
+    "gamma": _amounts,
+    "negative_binomial": _events,
+    "poisson": _events,
+    "student_t": _student_t,
+    "student_t_diag": _student_t,
+    "von_mises_fisher": _directions,
+}
+
 # The families that are not Gaussian: a new one needs a line here, and lines in the table.
-DRAWS: dict[str, Callable[..., tuple[Any, Array]]] = {"bernoulli": _bernoulli, "multinomial": _multinomial}
+DRAWS: dict[str, Callable[..., tuple[Any, Array]]] = {
+    "bernoulli": _bernoulli,
+    "categorical": _categorical,
+    "multinomial": _multinomial,
+}

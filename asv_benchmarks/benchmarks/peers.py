@@ -35,7 +35,12 @@ def _lvm(case: Case, given: Problem, n_jobs: int) -> Fit:
         name = "GaussianMixture"
         options |= {"covariance_type": case.family, "reg_covar": 0}
     else:
-        name = f"{case.family.capitalize()}Mixture"
+        name = f"{case.family.title().replace('_', '')}Mixture"
+    if case.family.startswith("student_t"):
+        name, kind = "StudentTMixture", case.family.removeprefix("student_t_")
+        options |= {"covariance_type": kind if kind == "diag" else "full", "reg_covar": 0}
+    if case.family == "categorical":
+        options["deduplicate"] = False
     make: Any = getattr(lvm, name, None)
     if make is None:
         raise NotImplementedError(f"this commit has no {name}")
@@ -103,7 +108,7 @@ def _onedal(case: Case, given: Problem, n_jobs: int) -> Fit:
 
 
 def _stepmix(case: Case, given: Problem, n_jobs: int) -> Fit:
-    if case.family != "bernoulli" or case.is_sparse:
+    if case.family not in ("bernoulli", "categorical") or case.is_sparse:
         raise NotImplementedError("StepMix has no such mixture")
     try:
         from stepmix.stepmix import StepMix
@@ -111,31 +116,53 @@ def _stepmix(case: Case, given: Problem, n_jobs: int) -> Fit:
         raise NotImplementedError("stepmix is not installed") from error
     threadpool_limits(n_jobs)
     X = given.X.astype(np.float64)  # before the clock starts
+    measurement: Any = "binary"
+    probabilities = given.components["probabilities_init"]
+    if case.family == "categorical":
+        # Indicators instead of codes, from which StepMix would make them in each iteration.
+        sizes = {"max_n_outcomes": case.n_words, "total_outcomes": case.d * case.n_words}
+        columns = {"n_columns": case.d * case.n_words, "integer_codes": False, **sizes}
+        measurement = {"answers": {"model": "categorical", **columns}}
+        X, probabilities = _indicators(case, given)
 
     class Started(StepMix):  # type: ignore[misc]  # untyped
         """StepMix from explicit parameters: its own starts are random."""
 
         def _initialize_parameters(self, X: Array, random_state: Any) -> None:
-            start = {"pis": given.components["probabilities_init"]}  # a dictionary of its own: StepMix updates it
-            self.set_parameters({"weights": given.weights, "measurement": start, "measurement_in": case.d})
+            start: Any = {"pis": probabilities}  # a dictionary of its own: StepMix updates it
+            if case.family == "categorical":
+                start = {"answers": start | sizes}
+            self.set_parameters({"weights": given.weights, "measurement": start, "measurement_in": X.shape[1]})
 
     def fit(n_iter: int) -> Callable[[], float]:
         options = {"abs_tol": 0, "rel_tol": 0, "max_iter": n_iter, "progress_bar": 0}
-        fitted = Started(case.K, measurement="binary", **options).fit(X)
+        fitted = Started(case.K, measurement=measurement, **options).fit(X)
         return lambda: float(fitted.score(X)) * case.n
 
     return fit
 
 
+def _indicators(case: Case, given: Problem) -> tuple[Array, Array]:
+    """Return categories as indicators (n, d c), and starting probabilities (K, d c)."""
+    codes = np.asarray(given.X, np.int64)
+    indicators = np.zeros((case.n, case.d * case.n_words))
+    np.put_along_axis(indicators, codes + case.n_words * np.arange(case.d), 1.0, axis=1)
+    start = given.components["probabilities_init"].swapaxes(0, 1)
+    return indicators, start.reshape(case.K, case.d * case.n_words)
+
+
 def _numpy(case: Case, given: Problem, n_jobs: int) -> Fit:
-    """EM as one would write it by hand: both densities are linear in X, so that all is two matrix products."""
-    if case.family in COVARIANCES:
+    """EM as one would write it by hand: the densities are linear in X, so that all is two matrix products."""
+    if "probabilities_init" not in given.components:
         raise NotImplementedError("the hand-written EM is for probabilities")
     threadpool_limits(n_jobs)
     X = given.X.astype(np.float64)  # before the clock starts: the dtype that BLAS and scipy.sparse like best
-    is_bernoulli = case.family == "bernoulli"
+    is_bernoulli, is_multinomial = case.family == "bernoulli", case.family == "multinomial"
+    start = given.components["probabilities_init"]
+    if case.family == "categorical":
+        X, start = _indicators(case, given)
     coefficient: Array | float = 0.0
-    if not is_bernoulli:
+    if is_multinomial:
         parts = X.copy()
         if case.is_sparse:
             parts.data = gammaln(parts.data + 1)
@@ -160,13 +187,13 @@ def _numpy(case: Case, given: Problem, n_jobs: int) -> Fit:
         return joint, float((top + np.log(total)).sum() + np.sum(coefficient))
 
     def fit(n_iter: int) -> Callable[[], float]:
-        weights, probabilities = given.weights, given.components["probabilities_init"]
+        weights, probabilities = given.weights, start
         resp, loglik = estep(weights, probabilities)
         for _ in range(n_iter):
             counts = resp.sum(axis=0)
             weights = counts / case.n
             sums = np.asarray((X.T @ resp).T)
-            probabilities = sums / (counts[:, None] if is_bernoulli else sums.sum(axis=1, keepdims=True))
+            probabilities = sums / (sums.sum(axis=1, keepdims=True) if is_multinomial else counts[:, None])
             resp, loglik = estep(weights, probabilities)
         return lambda: loglik
 

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import warnings
-from typing import Any, final
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, ClassVar, final
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -11,12 +13,26 @@ from numpy.typing import ArrayLike
 from lvm import _checks
 from lvm._jit import Array, canonical
 from lvm.estimators.base import MixtureEstimator
-from lvm.families.gaussian import GaussianFamily
+from lvm.estimators.conditionals import Conditionals
+from lvm.estimators.documentation import documented
+from lvm.estimators.noise import NoiseOption
+from lvm.estimators.restraints import Restrained
+from lvm.estimators.shrinkage import Shrinking
+from lvm.families.gaussian import GaussianFamily, moments_of_columns
 from lvm.families.gaussian_diag import DiagGaussian, SphericalGaussian
 from lvm.families.gaussian_full import FullGaussian
+from lvm.families.gaussian_orientations import (
+    EEVGaussian,
+    EVEGaussian,
+    EVVGaussian,
+    VEEGaussian,
+    VEVGaussian,
+    VVEGaussian,
+)
+from lvm.families.gaussian_structures import EEIGaussian, EIIGaussian, EVIGaussian, VEIGaussian
 from lvm.families.gaussian_tied import TiedGaussian
-from lvm.kernels.moments import column_moments
-from lvm.protocol import Rows
+from lvm.marginals import means_and_deviations
+from lvm.protocol import Rows, row_parts
 
 # Where reg_covar is a million times every variance, responsibilities agree with the weights to six digits.
 INVISIBLE = 1e-6
@@ -51,104 +67,149 @@ class _Structure:
         return array[0] if self._squeezed else array
 
 
-STRUCTURES = {
-    "full": _Structure(FullGaussian, "Kdd"),
-    "tied": _Structure(TiedGaussian, "dd", squeezed=True),
-    "diag": _Structure(DiagGaussian, "Kd"),
-    "spherical": _Structure(SphericalGaussian, "K"),
+# By the names of Celeux & Govaert's structures in mclust, from the fewest parameters to the most.
+FOURTEEN = {
+    "EII": _Structure(EIIGaussian, "K"),
+    "VII": _Structure(SphericalGaussian, "K"),
+    "EEI": _Structure(EEIGaussian, "Kd"),
+    "VEI": _Structure(VEIGaussian, "Kd"),
+    "EVI": _Structure(EVIGaussian, "Kd"),
+    "VVI": _Structure(DiagGaussian, "Kd"),
+    "EEE": _Structure(TiedGaussian, "dd", squeezed=True),
+    "VEE": _Structure(VEEGaussian, "Kdd"),
+    "EVE": _Structure(EVEGaussian, "Kdd"),
+    "VVE": _Structure(VVEGaussian, "Kdd"),
+    "EEV": _Structure(EEVGaussian, "Kdd"),
+    "VEV": _Structure(VEVGaussian, "Kdd"),
+    "EVV": _Structure(EVVGaussian, "Kdd"),
+    "VVV": _Structure(FullGaussian, "Kdd"),
 }
+SAME = {"full": "VVV", "tied": "EEE", "diag": "VVI", "spherical": "VII"}  # scikit-learn's names
+STRUCTURES = {**{name: FOURTEEN[same] for name, same in SAME.items()}, **FOURTEEN}
+MEMBERSHIP = 1e-6  # how far starting covariances may be from their structure, relative: they are often rounded
 
 
 def _arithmetic(X: Any, weight: Array | None) -> type[np.floating[Any]]:
-    """Return float32 for rows (n, d) of that dtype whose weighted squares it holds, else float64."""
+    """Return float32 for whole rows (n, d) of that dtype whose weighted squares it holds, else float64."""
     if X is None or X.dtype != np.float32 or len(X) == 0:
         return np.float64
     spread = np.subtract(X.max(axis=0), X.min(axis=0), dtype=np.float64)
+    if np.isnan(spread).any():
+        return np.float64
     sizes = np.append(spread[spread > 0], 1.0 if weight is None else weight.max())
     return np.float32 if np.all((sizes > 1 / SINGLE) & (sizes < SINGLE)) else np.float64
 
 
+def check_spread(rows: Rows, n_components: int, reg_covar: float) -> None:
+    """Refuse rows that spread too far for float64, or too little for reg_covar; warn where a column alone does.
+
+    Parameters
+    ----------
+    rows : Rows
+        Canonical rows.
+    n_components : int
+        How many distinct rows there must be where reg_covar is 0.
+    reg_covar : float
+        What is added to every variance.
+
+    Raises
+    ------
+    ValueError
+        If no column spreads as far as that, or a column overflows.
+    """
+    X = row_parts(rows.X)[0]
+    if reg_covar == 0:
+        _checks.distinct_rows(X, n_components)
+    mean, variance = np.empty(X.shape[1]), np.empty(X.shape[1])
+    weight = canonical(np.ones(len(X))) if rows.weight is None else rows.weight
+    moments_of_columns(rows.X, weight, mean, variance)
+    _checks.representable(X, variance)
+    hidden = np.flatnonzero((variance > 0) & (variance < reg_covar))
+    if len(hidden) == 0:
+        return
+    message = (
+        f"reg_covar={reg_covar:g} exceeds the variance {variance[hidden[0]]:.3g} of column {hidden[0]} and "
+        "hides its structure; scale the data or lower reg_covar."
+    )
+    if variance.max() < INVISIBLE * reg_covar:
+        raise ValueError(message)
+    warnings.warn(message, RuntimeWarning, stacklevel=4)
+
+
 @final
-class GaussianMixture(MixtureEstimator):
+@documented
+@dataclass(eq=False, repr=False, kw_only=True)
+class GaussianMixture(Conditionals, Shrinking, Restrained, NoiseOption, MixtureEstimator):
     """Mixture of Gaussian components, fitted by expectation-maximisation.
 
-    Takes the arguments, and has the attributes and methods, of `sklearn.mixture.GaussianMixture`.
+    Takes the arguments, and has the attributes and methods, of `sklearn.mixture.GaussianMixture`. Cells that are NaN
+    are missing: the likelihood is that of what is observed, which is right where they are missing at random.
 
     Parameters
     ----------
     n_components : int
         Number of components.
-    covariance_type : {"full", "tied", "diag", "spherical"}
-        A covariance matrix per component; one for all; variances per component and feature; one variance
-        per component.
-    tol : float
-        EM has converged when an iteration gains less than this, in nats per row. The default stops near the
-        optimum; scikit-learn's 1e-3 often stops far from it. 0 runs exactly `max_iter` iterations.
+    covariance_type : str
+        "full", a covariance matrix per component; "tied", one for all; "diag", variances per component and feature;
+        "spherical", one variance per component; or one of the fourteen structures that mclust names by three letters.
+        These say whether volume, shape and orientation of the covariances are equal (E) in all components, variable
+        (V), or those of the identity (I): EII, VII, EEI, VEI, EVI, VVI, EEE, VEE, EVE, VVE, EEV, VEV, EVV, VVV.
+        VVV is "full", EEE "tied", VVI "diag" and VII "spherical".
     reg_covar : float
         Added to every variance, in squared units of the data; keeps components from collapsing. 0 is
         maximum likelihood.
-    max_iter : int
-        Largest number of iterations.
-    n_init : int
-        Number of starts. All run a few iterations, the better half goes on, until the best is left.
-    init_params : {"kmeans", "k-means++", "random", "random_from_data"} or array-like
-        How the start assigns rows to components; or labels (n,), -1 for unknown; or responsibilities
-        (n, n_components).
-    weights_init : array-like of shape (n_components,), optional
-        Starting weights.
     means_init : array-like of shape (n_components, d), optional
         Starting means; rows are assigned to the nearest for the parameters not given.
     precisions_init : array-like, optional
         Starting inverses of the covariances, in the shape of `precisions_`.
-    random_state : int, RandomState instance or None
-        Seed of the starts and of `sample`.
-    warm_start : bool
-        Whether `fit` starts from the parameters of the last fit.
-    verbose : int
-        0 is silent, 1 reports iterations, 2 also their gain and time.
-    verbose_interval : int
-        Iterations between reports.
     covariances_init : array-like, optional
         Starting covariances, in the shape of `covariances_`; instead of `precisions_init`.
-    n_jobs : int, optional
-        Number of threads; None means every core. The result does not depend on it.
-    acceleration : {"anderson"}, optional
-        "anderson" extrapolates from the last iterations, which saves most of them where EM is slow; None is plain EM.
+    prior : {"default"} or dict, optional
+        Conjugate prior of means and covariances (maximum a posteriori), which keeps components from collapsing, as
+        mclust's `priorControl()`: "shrinkage", how many rows the prior "mean" of a component weighs, and "dof" and
+        "scale" of an inverse Wishart or inverse gamma distribution. "default", and what a dictionary leaves out, is
+        0.01, the mean of the data, d + 2, and the covariance of the data over n_components^(2 / d), of variances its
+        mean over features. Means and covariances are then no maximum likelihood estimates; `loglik_`, `bic` and the
+        like are of the likelihood alone, `objective_trace_` includes the prior.
+    max_eigenvalue_ratio : float, optional
+        Bound, >= 1, on the largest eigenvalue of any covariance over the smallest of any: without one, components of
+        a few close points have a likelihood as high as one likes. For "full", "diag" and "spherical"; 1 is EII. It
+        depends on the units of the columns: scale the data first.
+    noise : bool
+        Whether a further component of constant density takes in outliers; its weight is the last of `weights_`. The
+        density is 1 over the volume of the smaller of two boxes about the data, along the features or along the
+        principal components. Rows whose fifth neighbour is furthest start as noise where `init_params` names none: of
+        a twentieth, a quarter and half of them, what is best after twenty iterations. In `labels` and `init_params`,
+        n_components stands for noise; masks, responsibilities and `predict_proba` have a last column for it. No cell
+        may be missing.
+    <fitting parameters>
 
     Attributes
     ----------
-    weights_ : ndarray of shape (n_components,)
-        Mixing weights.
+    weights_ : ndarray of shape (n_components,) or (n_components + 1,)
+        Mixing weights; with `noise`, the last is that of the noise.
     means_ : ndarray of shape (n_components, d)
         Means.
     covariances_, precisions_, precisions_cholesky_ : ndarray
-        Covariances, their inverses, and factors U of those (precision = U U'). Shape (n_components, d, d) for "full",
-        (d, d) for "tied", (n_components, d) for "diag", (n_components,) for "spherical".
-    loglik_ : float
-        Log-likelihood of the data at the fitted parameters, in nats.
-    objective_trace_ : ndarray of shape (n_iter_ + 1,)
-        What EM climbs, from the start on: the log-likelihood, penalised where reg_covar > 0.
-    status_ : Status
-        How EM ended; its value is the message.
-    converged_ : bool
-        Whether EM ended because the gain fell below `tol`.
-    n_iter_ : int
-        Number of iterations of the best start.
-    restarts_ : ndarray of shape (n_init,)
-        Log-likelihood that each start reached, the best at its end, others where they were left; -inf where
-        one degenerated.
-    lower_bound_ : float
-        What EM climbs, at the fitted parameters, per unit of row weight.
-    lower_bounds_ : list of float
-        The same after each iteration.
-    n_features_in_ : int
-        Number of features.
-    feature_names_in_ : ndarray of str
-        Names of the columns, where X had any.
+        Covariances, their inverses, and factors U of those (precision = U U'). Shape (d, d) for "tied" and EEE,
+        (n_components,) for "spherical", VII and EII, (n_components, d) for "diag" and the others that end in I, and
+        (n_components, d, d) for "full" and all others.
+    prior_ : dict
+        Parameters of the prior, where there is one.
+    noise_box_ : ndarray of shape (d + 1, d)
+        With `noise`: a corner of the box, and its edges from there. `sample` draws the noise in it; its density,
+        `noise_density_`, holds outside too.
+    noise_weight_, noise_density_ : float
+        With `noise`: its mixing weight, and its density.
+    <fitted attributes>
 
     References
     ----------
-    McLachlan & Peel (2000), "Finite Mixture Models", chapter 3.
+    McLachlan & Peel (2000), "Finite Mixture Models", chapter 3. Celeux & Govaert (1995), "Gaussian parsimonious
+    clustering models", Pattern Recognition 28. Fraley & Raftery (2007), "Bayesian regularization for normal mixture
+    estimation and model-based clustering", Journal of Classification 24. Hathaway (1985), "A constrained formulation
+    of maximum-likelihood estimation for normal mixture distributions", Annals of Statistics 13. Banfield & Raftery
+    (1993), "Model-based Gaussian and non-Gaussian clustering", Biometrics 49.
 
     Examples
     --------
@@ -159,121 +220,107 @@ class GaussianMixture(MixtureEstimator):
     [[2.04, 54.48], [4.29, 79.97]]
     >>> round(mixture.loglik_, 3)
     -1130.264
+
+    Outliers: noise takes in what lies far from all components, here three rows.
+
+    >>> import numpy as np
+    >>> far = np.vstack([X, [[0.5, 100.0], [7.0, 45.0], [8.0, 100.0]]])
+    >>> lvm.GaussianMixture(2, noise=True, random_state=0).fit(far).predict(far)[-3:].tolist()
+    [-1, -1, -1]
     """
 
     _min_rows = 2
+    _choices: ClassVar[Mapping[str, Sequence[str]]] = {"covariance_type": tuple(FOURTEEN)}  # what "all" selects from
 
-    def __init__(
-        self,
-        n_components: int = 1,
-        *,
-        covariance_type: str = "full",
-        tol: float = 1e-7,
-        reg_covar: float = 1e-6,
-        max_iter: int = 1000,
-        n_init: int = 1,
-        init_params: str | ArrayLike = "kmeans",
-        weights_init: ArrayLike | None = None,
-        means_init: ArrayLike | None = None,
-        precisions_init: ArrayLike | None = None,
-        random_state: Any = None,
-        warm_start: bool = False,
-        verbose: int = 0,
-        verbose_interval: int = 10,
-        covariances_init: ArrayLike | None = None,
-        n_jobs: int | None = None,
-        acceleration: str | None = None,
-    ) -> None:
-        self.n_components = n_components
-        self.covariance_type = covariance_type
-        self.tol = tol
-        self.reg_covar = reg_covar
-        self.max_iter = max_iter
-        self.n_init = n_init
-        self.init_params = init_params
-        self.weights_init = weights_init
-        self.means_init = means_init
-        self.precisions_init = precisions_init
-        self.random_state = random_state
-        self.warm_start = warm_start
-        self.verbose = verbose
-        self.verbose_interval = verbose_interval
-        self.covariances_init = covariances_init
-        self.n_jobs = n_jobs
-        self.acceleration = acceleration
+    n_components: int = field(default=1, kw_only=False)
+    covariance_type: str = "full"
+    reg_covar: float = 1e-6
+    means_init: ArrayLike | None = None
+    precisions_init: ArrayLike | None = None
+    covariances_init: ArrayLike | None = None
+    prior: Any = None
+    max_eigenvalue_ratio: float | None = None
+    noise: bool = False
 
     @property
     def _structure(self) -> _Structure:
         return STRUCTURES[_checks.choice("covariance_type", self.covariance_type, list(STRUCTURES))]
 
-    def _family(self, X: Any = None, weight: Array | None = None) -> GaussianFamily[Any]:
-        return self._structure.family(_checks.real("reg_covar", self.reg_covar, 0.0), _arithmetic(X, weight))
+    @property
+    def _family_type(self) -> type[GaussianFamily[Any]]:
+        return self._structure.family
 
-    def _features(self, X: Any) -> Any:
-        return X
+    def _family(self, X: Any = None, weight: Array | None = None) -> Any:
+        return self._with_noise(self._gaussian(X, weight))
+
+    def _gaussian(self, X: Any = None, weight: Array | None = None) -> GaussianFamily[Any]:
+        """Return the family of the Gaussian components."""
+        reg_covar = _checks.real("reg_covar", self.reg_covar, 0.0)
+        arguments = (reg_covar, _arithmetic(X, weight), self._held(), self._conjugate())
+        return self._bounded(*arguments) or self._family_type(*arguments)
+
+    @property
+    def _letters(self) -> str:
+        _ = self._structure  # there is one
+        return SAME.get(self.covariance_type, self.covariance_type)
 
     def _start_centres(self) -> Array | None:
-        return None if self.means_init is None else np.asarray(self.means_init, np.float64)
+        means = self._given()["means"]
+        return None if np.isnan(means).any() else means
+
+    def _described(self, columns: Sequence[int]) -> tuple[str, list[list[str]]]:
+        return "mean (standard deviation)", means_and_deviations(self, columns)
 
     def _check_data(self, rows: Rows) -> None:
-        X = rows.X
-        if self.reg_covar == 0:
-            _checks.distinct_rows(X, self.n_components)
-        mean, variance = np.empty(X.shape[1]), np.empty(X.shape[1])
-        column_moments(X, canonical(np.ones(len(X))) if rows.weight is None else rows.weight, mean, variance)
-        _checks.representable(X, variance)
-        hidden = np.flatnonzero((variance > 0) & (variance < self.reg_covar))
-        if len(hidden) == 0:
-            return
-        message = (
-            f"reg_covar={self.reg_covar:g} exceeds the variance {variance[hidden[0]]:.3g} of column {hidden[0]} and "
-            "hides its structure; scale the data or lower reg_covar."
-        )
-        if variance.max() < INVISIBLE * self.reg_covar:
-            raise ValueError(message)
-        warnings.warn(message, RuntimeWarning, stacklevel=3)
+        # A prior keeps even components of one point apart from singular covariances.
+        check_spread(rows, 1 if self.prior is not None else self.n_components, self.reg_covar)
 
-    def _check_start(self, n_features: int) -> None:
-        if self.precisions_init is not None and self.covariances_init is not None:
+    def _inside(self, name: str, value: Any) -> Array:
+        array = np.asarray(value, np.float64)
+        return self._structure.inside(array) if name == "covariances" else array
+
+    def _outside(self, name: str, array: Array) -> Any:
+        return self._structure.outside(array) if name == "covariances" else array
+
+    def _started(self, name: str) -> Array | None:
+        if name != "covariances" or self.precisions_init is None:
+            return super()._started(name)
+        if self.covariances_init is not None:
             raise ValueError("give precisions_init or covariances_init, not both.")
-        if self.weights_init is not None:
-            _checks.start_weights(self.weights_init, self.n_components)
-        if self.means_init is not None:
-            _checks.start_array("means", self.means_init, (self.n_components, n_features))
-        self._given_covariances(n_features)
+        precisions = _checks.start_array("precisions", self.precisions_init, self._shape(name))
+        self._check_positive("precisions", precisions)
+        return np.asarray(np.linalg.inv(precisions) if self._structure.is_matrix else 1 / precisions, np.float64)
 
-    def _given_covariances(self, n_features: int) -> Array | None:
-        """Return the given starting covariances in the family's shape."""
-        value = self.covariances_init if self.precisions_init is None else self.precisions_init
-        if value is None:
-            return None
-        structure, kind = self._structure, self.covariance_type
-        name = "covariances" if self.precisions_init is None else "precisions"
-        array = _checks.start_array(name, value, structure.shape(self.n_components, n_features))
-        if not structure.is_matrix:
+    def _check_value(self, name: str, array: Array) -> None:
+        if name != "covariances":
+            return
+        self._check_positive(name, array)
+        inside = self._structure.inside(array)
+        nearest = self._gaussian().nearest(inside)
+        scale = np.abs(inside).max(axis=tuple(range(1, inside.ndim)), keepdims=True) if inside.ndim > 2 else inside
+        if np.any(np.abs(nearest - inside) > MEMBERSHIP * scale):
+            self._refuse_beyond_bound()
+            raise ValueError(
+                f"the given covariances do not share what covariance_type={self.covariance_type!r} says that they do; "
+                "give such that share it, or another covariance_type."
+            )
+
+    def _check_positive(self, name: str, array: Array) -> None:
+        """Refuse variances <= 0 and matrices that are not positive definite; NaN stands for those not given."""
+        which = f"'{self.covariance_type} {name[:-1]}'"
+        if not self._structure.is_matrix:
             if np.any(array <= 0):
-                raise ValueError(f"'{kind} {name[:-1]}' should be positive, but got {array.min()}.")
-            return array if self.precisions_init is None else 1 / array
-        matrices = structure.inside(array)
-        for matrix in matrices:
+                raise ValueError(f"{which} should be positive, but got {np.nanmin(array)}.")
+            return
+        for matrix in self._structure.inside(array):
+            if np.isnan(matrix).any():
+                continue
             if not (np.allclose(matrix, matrix.T) and np.all(np.linalg.eigvalsh(matrix) > 0.0)):
-                raise ValueError(f"'{kind} {name[:-1]}' should be symmetric, positive-definite.")
-        return matrices if self.precisions_init is None else np.asarray(np.linalg.inv(matrices), np.float64)
-
-    def _explicit_components(self, components: Any | None, n_features: int) -> Any | None:
-        means = None if components is None else components.means
-        covariances = None if components is None else components.covariances
-        if self.means_init is not None:
-            means = _checks.start_array("means", self.means_init, (self.n_components, n_features))
-        given = self._given_covariances(n_features)
-        if given is not None:
-            covariances = given
-        return None if means is None or covariances is None else self._family().params(means, covariances)
+                raise ValueError(f"{which} should be symmetric, positive-definite.")
 
     def _set_components(self, components: Any) -> None:
+        super()._set_components(components)
         structure = self._structure
-        self.means_ = components.means
-        self.covariances_ = structure.outside(components.covariances)
         if structure.is_matrix:
             factors = structure.outside(components.inverse_cholesky)
             self.precisions_cholesky_ = np.ascontiguousarray(np.swapaxes(factors, -1, -2))
@@ -282,8 +329,14 @@ class GaussianMixture(MixtureEstimator):
             self.precisions_ = 1 / self.covariances_
             self.precisions_cholesky_ = np.sqrt(self.precisions_)
 
+    def _attribute_shapes(self, n_components: int) -> dict[str, tuple[int, ...]]:
+        K, d = n_components - int(self.noise), self.n_features_in_
+        covariances = self._structure.shape(K, d)
+        matrices = dict.fromkeys(("covariances_", "precisions_", "precisions_cholesky_"), covariances)
+        return {**super()._attribute_shapes(n_components), "means_": (K, d), **matrices}
+
     def _get_components(self) -> Any:
-        structure, family = self._structure, self._family()
+        structure, family = self._structure, self._gaussian()
         means = np.array(self.means_, np.float64)
         expected, got = structure.shape(*means.shape), np.shape(self.precisions_cholesky_)
         if got != expected:

@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from typing import NamedTuple, final
+from collections.abc import Mapping
+from typing import Any, ClassVar, NamedTuple, final
 
 import numpy as np
 
 from lvm import _checks
 from lvm._jit import Array, kernel
-from lvm.families.gaussian import GaussianFamily, refuse_singular
+from lvm.families.gaussian import GaussianFamily, alive_cells, refuse_singular
 from lvm.kernels.candidates import Candidates, Pruning, find_candidates, pruning_depth
 from lvm.kernels.covariance import FAR, NOISE, ROUNDED
 from lvm.kernels.densities import add_log_densities
+from lvm.kernels.incomplete import add_observed_densities, add_observed_moments
 from lvm.kernels.scaling import add_moved_sums, add_strip_sums, add_sums_of_rows, scaled_components
 from lvm.kernels.strips import STRIP, load_strip, zero_strip
-from lvm.protocol import DEAD_SHARE
+from lvm.protocol import IncompleteRows, count_free
 
 
 class DiagGaussianParams(NamedTuple):
@@ -27,11 +29,27 @@ class DiagGaussianParams(NamedTuple):
 
 
 class DiagGaussianStats(NamedTuple):
-    """Sums of r, r (x - m) and r (x - m)**2 about the current means m: (K,), (K, d), (K, d)."""
+    """Sums over rows, of responsibilities r and cells x about the current means m.
+
+    The weight behind a mean is counts + observed: rows without holes are counted once, not once per feature.
+
+    Attributes
+    ----------
+    counts : ndarray of shape (K,)
+        Sums of r, of rows in arrays without holes.
+    first, second : ndarray of shape (K, d)
+        Sums of r (x - m) and of r (x - m)**2 over observed cells.
+    observed : ndarray of shape (K, d)
+        Sums of r over the observed cells of `IncompleteRows`.
+    incomplete : ndarray of shape (K,)
+        Sums of r over `IncompleteRows`, whatever is observed of them.
+    """
 
     counts: Array
     first: Array
     second: Array
+    observed: Array
+    incomplete: Array
 
 
 @kernel
@@ -96,8 +114,17 @@ def _accumulate_candidates(
     add_moved_sums(means, near, count, one, two, first, second)
 
 
-class _DiagStatistics(GaussianFamily[DiagGaussianParams]):
-    """Density and statistics of the axis-aligned structures; only the M-step differs."""
+class DiagStatistics(GaussianFamily[DiagGaussianParams]):
+    """Density and statistics of the axis-aligned structures; only the M-step differs.
+
+    Missing cells are left out of both. `log_penalty` remains that of the whole row, the same for all rows of a
+    component, so that the M-step maximises, with N_k the responsibilities of all rows, n_kj those of the rows where
+    feature j is observed, and S_kj their squares about the mean,
+
+    sum_kj -(n_kj log v_kj + S_kj / v_kj) / 2 - reg_covar / 2 * sum_kj N_k / v_kj.
+
+    Its maximum is v_kj = (S_kj + reg_covar N_k) / n_kj, and for one variance of all features the ratio of their sums.
+    """
 
     def params(self, means: Array, covariances: Array) -> DiagGaussianParams:
         """Return parameters from means (K, d) and variances (K, d) or (K,), all > 0."""
@@ -114,22 +141,33 @@ class _DiagStatistics(GaussianFamily[DiagGaussianParams]):
     def _whitening(self, params: DiagGaussianParams) -> Array:
         return params.inverse_scales[:, None]
 
-    def log_density(self, X: Array, params: DiagGaussianParams, out: Array) -> None:
-        """Add log N(x_i; mean_k, variances_k) to out (K, n)."""
+    def _incomplete(self, X: Array) -> IncompleteRows:
+        return IncompleteRows(X)
+
+    def log_density(self, X: Any, params: DiagGaussianParams, out: Array) -> None:
+        """Add log N(x_i; mean_k, variances_k) to out (K, n), of what is observed of x_i."""
         _checks.matching(X, params.means, out)
-        _log_density(X, params.means, params.inverse_scales, out)
+        if isinstance(X, IncompleteRows):
+            add_observed_densities(X.X, params.means, params.inverse_scales, out)
+        else:
+            _log_density(X, params.means, params.inverse_scales, out)
 
     def zero_stats(self, params: DiagGaussianParams) -> DiagGaussianStats:
         """Return the moments of no rows."""
         K, d = params.means.shape
-        return DiagGaussianStats(np.zeros(K), np.zeros((K, d)), np.zeros((K, d)))
+        return DiagGaussianStats(np.zeros(K), np.zeros((K, d)), np.zeros((K, d)), np.zeros((K, d)), np.zeros(K))
 
-    def accumulate(self, X: Array, resp: Array, params: DiagGaussianParams, stats: DiagGaussianStats) -> None:
-        """Add the rows' moments about the current means."""
-        _accumulate(X, resp.astype(X.dtype, copy=False), params.means, params.inverse_scales, *stats)
+    def accumulate(self, X: Any, resp: Array, params: DiagGaussianParams, stats: DiagGaussianStats) -> None:
+        """Add the moments of the observed cells about the current means."""
+        if isinstance(X, IncompleteRows):
+            add_observed_moments(X.X, resp, params.means, *stats[1:])
+        else:
+            _accumulate(X, resp.astype(X.dtype, copy=False), params.means, params.inverse_scales, *stats[:3])
 
-    def pruning_depth(self, X: Array, params: DiagGaussianParams, offsets: Array, smallest: float) -> int:
-        """Return the depth of `find_candidates` that is cheapest on X, 0 for none."""
+    def pruning_depth(self, X: Any, params: DiagGaussianParams, offsets: Array, smallest: float) -> int:
+        """Return the depth of `find_candidates` that is cheapest on X, 0 for none, as where cells are missing."""
+        if isinstance(X, IncompleteRows):
+            return 0
         return int(_pruning_depth(X, params.means, params.inverse_scales, offsets, smallest))
 
     def find_candidates(
@@ -142,25 +180,65 @@ class _DiagStatistics(GaussianFamily[DiagGaussianParams]):
         self, X: Array, found: Candidates, params: DiagGaussianParams, stats: DiagGaussianStats
     ) -> None:
         """Add the candidates' moments about the current means."""
-        _accumulate_candidates(X, found, params.means, params.inverse_scales, *stats)
+        _accumulate_candidates(X, found, params.means, params.inverse_scales, *stats[:3])
+
+    def fill(self, X: Any, resp: Array, params: DiagGaussianParams, out: Array) -> None:
+        """Write the posterior mean of each missing cell under resp (K, n) to out (n, d)."""
+        if isinstance(X, IncompleteRows):
+            np.copyto(out, resp.T @ params.means, where=np.isnan(X.X))
 
     @abstractmethod
-    def _structured(self, variances: Array) -> Array:
-        """Return the maximum likelihood variances under the structure from those per feature (K, d)."""
+    def _structured(self, scatter: Array, weights: Array, totals: Array, old: Array) -> Array:
+        """Return the variances that maximise the objective under the structure; of dead components they do not count.
 
-    def mstep(self, stats: DiagGaussianStats, params: DiagGaussianParams) -> DiagGaussianParams:
-        """Return the weighted means and variances; a dead component keeps its own."""
-        counts = stats.counts[:, None]
-        alive = stats.counts > DEAD_SHARE * stats.counts.sum()
-        shift = np.divide(stats.first, counts, out=np.zeros_like(stats.first), where=alive[:, None])
+        Parameters
+        ----------
+        scatter : ndarray of shape (K, d)
+            S_kj / n_kj, 0 where there is no weight.
+        weights : ndarray of shape (K, d) or (K, 1)
+            n_kj; one column where it is the same for all features.
+        totals : ndarray of shape (K, 1)
+            N_k.
+        old : ndarray of shape (K, d) or (K,)
+            The variances now, where a search starts.
+        """
+
+    def _weights_of_variances(self, weights: Array) -> Array:
+        """Return the weight behind each variance, per feature, from those behind the means; (K, d) or (K, 1)."""
+        return np.asarray(weights.mean(axis=1, keepdims=True))
+
+    def _penalised(self, scatter: Array, behind: Array, totals: Array) -> Array:
+        """Return (S_kj + reg_covar N_k) / n_kj, for weights behind the variances, (K, d) or (K, 1)."""
+        share = np.ones_like(behind)  # N / n; 1 exactly without holes
+        np.divide(totals, behind, out=share, where=alive_cells(behind))
+        return scatter + self.reg_covar * share
+
+    def _noise(self, means: Array, weights: Array) -> Array:
+        """Return what rounding of the means leaves of a variance that is 0."""
+        return (NOISE * means) ** 2
+
+    def _weights(self, stats: DiagGaussianStats) -> Array:
+        weights = super()._weights(stats)
+        return weights + stats.observed if stats.incomplete.any() else weights
+
+    def _second_moments(self, params: DiagGaussianParams, shift: Array) -> Array:
+        return params.inverse_scales**-2 + shift**2
+
+    def _maximise(self, stats: DiagGaussianStats, params: DiagGaussianParams) -> DiagGaussianParams:
+        weights = self._weights(stats)
+        alive = alive_cells(weights)
+        shift = np.divide(stats.first, weights, out=np.zeros_like(stats.first), where=alive)
         means = params.means + shift
-        square = np.divide(stats.second, counts, out=np.zeros_like(shift), where=alive[:, None])
+        square = np.divide(stats.second, weights, out=np.zeros_like(shift), where=alive)
         scatter = square - shift**2
         scatter = np.where(shift**2 > FAR * square, np.maximum(scatter, ROUNDED * self._eps * square), scatter)
-        variances = self._structured(scatter + self.reg_covar)
-        noise = self._structured((NOISE * means) ** 2)
-        variances[~alive] = params.covariances[~alive]
-        singular = ~(variances > noise) & (alive[:, None] if variances.ndim == 2 else alive)
+        scatter = np.where(scatter <= (NOISE * means) ** 2, 0.0, scatter)  # rounding, of which no shape is to be made
+        totals = (stats.counts + stats.incomplete)[:, None]
+        variances = self._structured(scatter, weights, totals, params.covariances)
+        alive = alive_cells(self._weights_of_variances(weights))
+        alive = alive if variances.ndim == 2 else alive[:, 0]
+        variances = np.where(alive, variances, params.covariances)
+        singular = ~(variances > self._noise(means, weights)) & alive
         if singular.any():
             refuse_singular(int(np.argwhere(singular)[0][0]))
         return DiagGaussianParams(means, variances, self._inverse_scales(means, variances))
@@ -186,27 +264,47 @@ class _DiagStatistics(GaussianFamily[DiagGaussianParams]):
         return np.asarray(params.means[k] + noise / params.inverse_scales[k])
 
     def n_parameters(self, params: DiagGaussianParams) -> int:
-        """Return the number of means and variances."""
-        return int(params.means.size + params.covariances.size)
+        """Return the number of free means and variances."""
+        return count_free(self.held, "means", params.means) + count_free(self.held, "covariances", params.covariances)
+
+
+def mean_variances(variances: Array, weights: Array) -> Array:
+    """Return the means over features (K,) of variances (K, d) under weights (K, d) or (K, 1)."""
+    if weights.shape[1] == 1:
+        return np.asarray(variances.mean(axis=1))
+    totals = weights.sum(axis=1)
+    return np.asarray((weights * variances).sum(axis=1) / np.where(totals > 0, totals, 1.0))
 
 
 @final
-class DiagGaussian(_DiagStatistics):
+class DiagGaussian(DiagStatistics):
     """Each component has a variance per feature (VVI of Celeux & Govaert, 1995)."""
 
-    def _structured(self, variances: Array) -> Array:
-        return variances
+    structure: ClassVar[str] = "VVI"
+    parameters: ClassVar[Mapping[str, str]] = {"means": "Kd", "covariances": "Kd"}
+
+    def _structured(self, scatter: Array, weights: Array, totals: Array, old: Array) -> Array:
+        return self._penalised(scatter, weights, totals)
+
+    def _weights_of_variances(self, weights: Array) -> Array:
+        return weights
 
     def _axis_params(self, means: Array, variances: Array) -> DiagGaussianParams:
         return self.params(means, np.repeat(variances[None], len(means), axis=0))
 
 
 @final
-class SphericalGaussian(_DiagStatistics):
+class SphericalGaussian(DiagStatistics):
     """Each component has one variance for all features (VII of Celeux & Govaert, 1995)."""
 
-    def _structured(self, variances: Array) -> Array:
-        return np.asarray(variances.mean(axis=1))
+    structure: ClassVar[str] = "VII"
+    parameters: ClassVar[Mapping[str, str]] = {"means": "Kd", "covariances": "K"}
+
+    def _structured(self, scatter: Array, weights: Array, totals: Array, old: Array) -> Array:
+        return mean_variances(self._penalised(scatter, self._weights_of_variances(weights), totals), weights)
+
+    def _noise(self, means: Array, weights: Array) -> Array:
+        return mean_variances((NOISE * means) ** 2, weights)
 
     def _axis_params(self, means: Array, variances: Array) -> DiagGaussianParams:
         return self.params(means, np.repeat(variances.mean(), len(means)))

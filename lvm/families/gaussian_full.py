@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from typing import NamedTuple, final
+from collections.abc import Mapping
+from typing import Any, ClassVar, NamedTuple, final
 
 import numpy as np
 
@@ -14,10 +15,17 @@ from lvm.kernels.candidates import Candidates, Pruning, find_candidates, pruning
 from lvm.kernels.covariance import factorised_covariance, mstep_means
 from lvm.kernels.densities import add_log_densities
 from lvm.kernels.moments import add_strip_moments, move_moments
+from lvm.kernels.patterns import (
+    PatternedRows,
+    add_conditional_means,
+    add_patterned_densities,
+    add_patterned_moments,
+    patterned_rows,
+)
 from lvm.kernels.strips import DENSE, STRIP, count_active, gather_strip, list_active, load_strip, zero_strip
 from lvm.kernels.triangular import copy_matrix, inverse_cholesky
 from lvm.kernels.whitening import whitened_components
-from lvm.protocol import DEAD_SHARE
+from lvm.protocol import DEAD_SHARE, count_free
 
 
 class FullGaussianParams(NamedTuple):
@@ -161,6 +169,11 @@ def _mstep_full(
     return -1
 
 
+def matrices(params: FullGaussianParams) -> tuple[Array, Array, Array]:
+    """Return means, covariances and inverse Cholesky factors: what the kernels for rows with holes take."""
+    return params.means, params.covariances, params.inverse_cholesky
+
+
 class MatrixGaussian(GaussianFamily[FullGaussianParams]):
     """What the structures share whose covariances are matrices: all but density and statistics."""
 
@@ -181,8 +194,20 @@ class MatrixGaussian(GaussianFamily[FullGaussianParams]):
     def _axis_params(self, means: Array, variances: Array) -> FullGaussianParams:
         return self.params(means, np.repeat(np.diag(variances)[None], self._n_covariances(len(means)), axis=0))
 
+    def _incomplete(self, X: Array) -> PatternedRows:
+        return patterned_rows(X)
+
+    def fill(self, X: Any, resp: Array, params: FullGaussianParams, out: Array) -> None:
+        """Write the posterior mean of each missing cell under resp (K, n) to out (n, d)."""
+        if isinstance(X, PatternedRows):
+            np.copyto(out, 0.0, where=np.isnan(X.X))
+            add_conditional_means(X.holes, resp, *matrices(params), out)
+
     def _whitening(self, params: FullGaussianParams) -> Array:
         return params.inverse_cholesky
+
+    def _second_moments(self, params: FullGaussianParams, shift: Array) -> Array:
+        return params.covariances + shift[:, :, None] * shift[:, None, :]
 
     def _mean_variances(self, params: FullGaussianParams) -> Array:
         return np.asarray(np.diagonal(params.covariances, axis1=1, axis2=2).mean(axis=0))
@@ -215,35 +240,43 @@ class MatrixGaussian(GaussianFamily[FullGaussianParams]):
         return np.asarray(params.means[k] + rng.standard_normal((n, len(covariance))) @ factor.T)
 
     def n_parameters(self, params: FullGaussianParams) -> int:
-        """Return K d means plus d (d + 1) / 2 for each covariance matrix."""
-        K, d = params.means.shape
-        return int(K * d + self._n_covariances(K) * d * (d + 1) // 2)
+        """Return d for each free mean plus d (d + 1) / 2 for each free covariance matrix."""
+        d = params.means.shape[1]
+        n_covariances = count_free(self.held, "covariances", params.covariances) // d**2
+        return int(count_free(self.held, "means", params.means) + n_covariances * d * (d + 1) // 2)
 
 
-@final
-class FullGaussian(MatrixGaussian):
-    """Each component has its own covariance matrix (VVV of Celeux & Govaert, 1995)."""
+class FullStatistics(MatrixGaussian):
+    """Density and statistics of the structures with a covariance matrix per component; only the M-step differs."""
+
+    parameters: ClassVar[Mapping[str, str]] = {"means": "Kd", "covariances": "Kdd"}
 
     def _n_covariances(self, n_components: int) -> int:
         return n_components
 
-    def log_density(self, X: Array, params: FullGaussianParams, out: Array) -> None:
+    def log_density(self, X: Any, params: FullGaussianParams, out: Array) -> None:
         """Add log N(x_i; mean_k, covariance_k) to out (K, n)."""
         _checks.matching(X, params.means, out)
-        _log_density(X, params.means, params.inverse_cholesky, out)
+        if isinstance(X, PatternedRows):
+            add_patterned_densities(X.holes, *matrices(params), out)
+        else:
+            _log_density(X, params.means, params.inverse_cholesky, out)
 
     def zero_stats(self, params: FullGaussianParams) -> FullGaussianStats:
         """Return the moments of no rows."""
         K, d = params.means.shape
         return FullGaussianStats(np.zeros(K), np.zeros((K, d)), np.zeros((K, d, d)))
 
-    def accumulate(self, X: Array, resp: Array, params: FullGaussianParams, stats: FullGaussianStats) -> None:
+    def accumulate(self, X: Any, resp: Array, params: FullGaussianParams, stats: FullGaussianStats) -> None:
         """Add the rows' moments about the current means."""
-        _accumulate(X, resp.astype(X.dtype, copy=False), params.means, stats.counts, stats.first, stats.second)
+        if isinstance(X, PatternedRows):
+            add_patterned_moments(X.holes, resp, *matrices(params), *stats)
+        else:
+            _accumulate(X, resp.astype(X.dtype, copy=False), params.means, stats.counts, stats.first, stats.second)
 
-    def pruning_depth(self, X: Array, params: FullGaussianParams, offsets: Array, smallest: float) -> int:
-        """Return the depth of `find_candidates` that is cheapest on X, 0 for none."""
-        return int(_pruning_depth(X, params, offsets, smallest))
+    def pruning_depth(self, X: Any, params: FullGaussianParams, offsets: Array, smallest: float) -> int:
+        """Return the depth of `find_candidates` that is cheapest on X, 0 for none, as where cells are missing."""
+        return 0 if isinstance(X, PatternedRows) else int(_pruning_depth(X, params, offsets, smallest))
 
     def find_candidates(
         self, X: Array, params: FullGaussianParams, pruning: Pruning, bounds: Array, found: Candidates
@@ -257,8 +290,14 @@ class FullGaussian(MatrixGaussian):
         """Add the candidates' moments about the current means."""
         _accumulate_candidates(X, found, params.means, stats.counts, stats.first, stats.second)
 
-    def mstep(self, stats: FullGaussianStats, params: FullGaussianParams) -> FullGaussianParams:
-        """Return the weighted means and covariances."""
+
+@final
+class FullGaussian(FullStatistics):
+    """Each component has its own covariance matrix (VVV of Celeux & Govaert, 1995)."""
+
+    structure: ClassVar[str] = "VVV"
+
+    def _maximise(self, stats: FullGaussianStats, params: FullGaussianParams) -> FullGaussianParams:
         new = FullGaussianParams(*map(np.empty_like, params))
         refuse_singular(_mstep_full(stats, params, self.reg_covar, self._eps, new))
         return new

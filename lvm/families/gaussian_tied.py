@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple, final
+from collections.abc import Mapping
+from typing import Any, ClassVar, NamedTuple, final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -10,9 +11,10 @@ from numpy.typing import NDArray
 from lvm import _checks
 from lvm._jit import Array, helper, kernel
 from lvm.families.gaussian import refuse_singular
-from lvm.families.gaussian_full import FullGaussianParams, MatrixGaussian, add_moments
+from lvm.families.gaussian_full import FullGaussianParams, MatrixGaussian, add_moments, matrices
 from lvm.kernels.covariance import factorised_covariance, mstep_means
 from lvm.kernels.moments import add_products, move_moments
+from lvm.kernels.patterns import PatternedRows, add_patterned_densities, add_patterned_moments
 from lvm.kernels.strips import DENSE, LOG_2PI, STRIP, load_strip, zero_strip
 from lvm.protocol import DEAD_SHARE
 
@@ -359,25 +361,33 @@ class TiedGaussian(MatrixGaussian):
     sqrt(w_i) (x_i - m_i) and r_ik / sqrt(w_i).
     """
 
+    structure: ClassVar[str] = "EEE"
+    parameters: ClassVar[Mapping[str, str]] = {"means": "Kd", "covariances": "1dd"}
+
     def _n_covariances(self, n_components: int) -> int:
         return 1
 
-    def log_density(self, X: Array, params: FullGaussianParams, out: Array) -> None:
+    def log_density(self, X: Any, params: FullGaussianParams, out: Array) -> None:
         """Add log N(x_i; mean_k, covariance) to out (K, n)."""
         _checks.matching(X, params.means, out)
-        _log_density(X, params.means, params.inverse_cholesky[0], self._eps**-0.25, out)
+        if isinstance(X, PatternedRows):
+            add_patterned_densities(X.holes, *matrices(params), out)
+        else:
+            _log_density(X, params.means, params.inverse_cholesky[0], self._eps**-0.25, out)
 
     def zero_stats(self, params: FullGaussianParams) -> TiedGaussianStats:
         """Return the moments of no rows."""
         K, d = params.means.shape
         return TiedGaussianStats(np.zeros(K), np.zeros((K, d)), np.zeros((1, d, d)))
 
-    def accumulate(self, X: Array, resp: Array, params: FullGaussianParams, stats: TiedGaussianStats) -> None:
+    def accumulate(self, X: Any, resp: Array, params: FullGaussianParams, stats: TiedGaussianStats) -> None:
         """Add the rows' moments about the current means."""
-        _accumulate(X, resp.astype(X.dtype, copy=False), params.means, *stats)
+        if isinstance(X, PatternedRows):
+            add_patterned_moments(X.holes, resp, *matrices(params), *stats)
+        else:
+            _accumulate(X, resp.astype(X.dtype, copy=False), params.means, *stats)
 
-    def mstep(self, stats: TiedGaussianStats, params: FullGaussianParams) -> FullGaussianParams:
-        """Return the weighted means and the pooled covariance."""
+    def _maximise(self, stats: TiedGaussianStats, params: FullGaussianParams) -> FullGaussianParams:
         new = FullGaussianParams(*map(np.empty_like, params))
         refuse_singular(_mstep_tied(stats, params, self.reg_covar, self._eps, new), shared=True)
         return new

@@ -2,24 +2,22 @@
 
 from __future__ import annotations
 
-import math
+from collections.abc import Mapping
 from dataclasses import replace
-from typing import Any, NamedTuple, final
+from typing import Any, ClassVar, NamedTuple, final
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy import sparse
-from scipy.special import gammaln
 
 from lvm import _checks
 from lvm._jit import Array, canonical, helper, kernel
 from lvm.kernels.elementary import log_probability
+from lvm.kernels.gamma_functions import LARGEST, LOG_FACTORIAL, log_factorial
 from lvm.kernels.products import add_products, add_weighted_rows
 from lvm.kernels.sparse_products import add_sparse_products, add_weighted_sparse_rows
-from lvm.protocol import DEAD_SHARE, SparseRows
+from lvm.protocol import DEAD_SHARE, SparseRows, count_free, free_part, keep_held
 
-LOG_FACTORIAL = gammaln(np.arange(1.0, 1025.0))  # log m! for m < 1024; larger ones are computed
-LARGEST = float(len(LOG_FACTORIAL) - 1)
 BEYOND = 1e-10  # a probability close to 0, from which EM still finds back to another
 
 
@@ -38,13 +36,6 @@ class MultinomialStats(NamedTuple):
 
 
 @helper
-def _log_factorial(x: float) -> float:
-    """Return log x! (log Gamma(x + 1) for fractional x)."""
-    whole = int(min(x, LARGEST))
-    return LOG_FACTORIAL[whole] if x == whole else math.lgamma(x + 1.0)
-
-
-@helper
 def _log_coefficient(x: Array) -> float:
     """Return log of (sum x)! / prod x! of one row's counts, (d,) or without its zeros."""
     total = 0.0
@@ -58,8 +49,8 @@ def _log_coefficient(x: Array) -> float:
     if not in_table:
         coefficient = 0.0
         for j in range(len(x)):
-            coefficient -= _log_factorial(x[j])
-    return coefficient + _log_factorial(total)
+            coefficient -= log_factorial(x[j])
+    return coefficient + log_factorial(total)
 
 
 @kernel
@@ -109,17 +100,24 @@ class Multinomial:
         likelihood, and alpha > 1 adds alpha - 1 to every count (maximum a posteriori).
     n_trials : int
         Total of each row that `sample` draws.
+    held : mapping of str to ndarray of bool, optional
+        Components whose "probabilities" the M-step keeps, as a mask (K,).
 
     References
     ----------
     McLachlan & Peel (2000), "Finite Mixture Models", section 5.5.
     """
 
-    def __init__(self, alpha: float = 1.0, n_trials: int = 1) -> None:
+    parameters: ClassVar[Mapping[str, str]] = {"probabilities": "Kd"}
+
+    def __init__(
+        self, alpha: float = 1.0, n_trials: int = 1, held: Mapping[str, NDArray[np.bool_]] | None = None
+    ) -> None:
         self.alpha = _checks.real("alpha", alpha, 1.0)
         self.n_trials = _checks.integer("n_trials", n_trials, 0)
         if self.n_trials >= 2**63:
             raise _checks.ParameterError(f"n_trials must be below 2**63 to be drawn, got {n_trials}.")
+        self.held = dict(held or {})
 
     def __repr__(self) -> str:
         return f"Multinomial(alpha={self.alpha:g}, n_trials={self.n_trials})"
@@ -177,13 +175,13 @@ class Multinomial:
         dead = (stats.counts <= DEAD_SHARE * stats.counts.sum()) | (totals <= 0)
         p /= np.where(dead, 1.0, totals)[:, None]
         p[dead] = params.probabilities[dead]
-        return self.params(p)
+        return self.params(keep_held(self.held, "probabilities", p, params.probabilities))
 
     def log_prior(self, params: MultinomialParams) -> float:
         """Return the log density of the Dirichlet prior, up to a constant."""
         if self.alpha == 1:
             return 0.0
-        return (self.alpha - 1) * float(params.log_probabilities.sum())
+        return (self.alpha - 1) * float(free_part(self.held, "probabilities", params.log_probabilities).sum())
 
     def to_vector(self, params: MultinomialParams, origin: MultinomialParams) -> Array:
         """Return the probabilities: where one tends to 0, its logarithm would outrun all the others."""
@@ -199,6 +197,6 @@ class Multinomial:
         return np.asarray(rng.multinomial(self.n_trials, params.probabilities[k], size=n))
 
     def n_parameters(self, params: MultinomialParams) -> int:
-        """Return K (d - 1)."""
-        K, d = params.probabilities.shape
-        return int(K * (d - 1))
+        """Return d - 1 for each free component."""
+        d = params.probabilities.shape[1]
+        return int(count_free(self.held, "probabilities", params.probabilities) // d * (d - 1))

@@ -75,7 +75,10 @@ def _mark_impossible(tile: Array, width: int, m: int, table: Array, first: int, 
 
 @kernel
 def add_products(X: Any, table: Array, base: Array, offset: Array, out: Array) -> None:
-    """Add base (K,) + offset (n,) + X (n, d) @ table.T (d, K) to out (K, n); all of X is >= 0."""
+    """Add base (K,) + offset (n,) + X (n, d) @ table.T (d, K) to out (K, n).
+
+    X is >= 0 where the table has infinite entries.
+    """
     n, d = X.shape
     K, n_groups = out.shape[0], (out.shape[0] - 1) // LANES + 1
     tile = np.empty((STRIP + LANES) * TILE + LANES)

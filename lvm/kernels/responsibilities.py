@@ -58,6 +58,15 @@ def _mark_irregular(top: Array, weight: Array, row_loglik: Array, start: int, im
 
 
 @kernel
+def keep_allowed(resp: Array, allowed: NDArray[np.uint8]) -> None:
+    """Write -inf to the log densities resp (K, n) of components that a row does not allow, by allowed (n, K)."""
+    for p in range(resp.shape[1]):
+        for k in range(resp.shape[0]):
+            if allowed[p, k] == 0:
+                resp[k, p] = -np.inf
+
+
+@kernel
 def responsibilities(
     resp: Array,
     log_weights: Array,

@@ -13,8 +13,8 @@ from lvm import _checks
 from lvm._jit import Array, canonical, is_canonical
 from lvm.kernels.candidates import Candidates, Pruning, empty_candidates, normalise_candidates
 from lvm.kernels.elementary import UNDERFLOW
-from lvm.kernels.responsibilities import NEGLIGIBLE, responsibilities
-from lvm.protocol import Rows, SparseRows, ZeroDensityError, n_rows
+from lvm.kernels.responsibilities import NEGLIGIBLE, keep_allowed, responsibilities
+from lvm.protocol import CanonicalRows, Rows, SparseRows, ZeroDensityError, n_rows
 
 # A block costs a few microseconds of Python, during which other threads wait for the interpreter: blocks are long.
 MAX_BLOCK_ROWS = 1 << 15
@@ -69,12 +69,20 @@ class Mixture(Generic[F]):
     """Finite mixture of one family: p(x) = sum_k weights[k] p(x | component k).
 
     Rows are `Rows(X, weight, labels)`. A row with a known label contributes its joint density with
-    that component, weights[k] p(x | k), and its responsibility is 1 there.
+    that component, weights[k] p(x | k), and its responsibility is 1 there; one that may belong to some components only
+    contributes the sum over those.
 
     Parameters
     ----------
     family : Family
         Component density, see `lvm.protocol.Family`.
+    weights_prior : float
+        Parameter of a symmetric Dirichlet prior on the mixing weights, >= 1; 1 is maximum likelihood, and more adds
+        weights_prior - 1 to the count of each component (maximum a posteriori).
+    equal_weights : bool
+        Whether all components weigh 1 / K.
+    held_weights : array-like of shape (K,), optional
+        True for components that keep their weight; the others share the rest.
 
     Raises
     ------
@@ -86,13 +94,22 @@ class Mixture(Generic[F]):
     McLachlan & Peel (2000), "Finite Mixture Models", sections 2.8 (EM) and 2.19 (partly labelled data).
     """
 
-    def __init__(self, family: F) -> None:
+    def __init__(
+        self,
+        family: F,
+        weights_prior: float = 1.0,
+        equal_weights: bool = False,
+        held_weights: ArrayLike | None = None,
+    ) -> None:
         missing = [name for name in FAMILY_METHODS if not callable(getattr(family, name, None))]
         if missing:
             raise TypeError(
                 f"{type(family).__name__} must implement {', '.join(FAMILY_METHODS)}; missing {', '.join(missing)}."
             )
         self.family = family
+        self.weights_prior = _checks.real("weights_prior", weights_prior, 1.0)
+        self.equal_weights = bool(equal_weights)
+        self.held_weights = None if held_weights is None else np.array(held_weights, np.bool_)
         self._canonical_X: Callable[[Any], Any] = getattr(family, "canonical", canonical)
         self._dtype = getattr(family, "dtype", np.float64)
 
@@ -109,9 +126,9 @@ class Mixture(Generic[F]):
         """Return whether rows look as `canonical` leaves them; asked once per chunk, so values are not looked at."""
         X, weight, labels = rows
         return (
-            (isinstance(X, SparseRows) or is_canonical(X, self._dtype))
+            (isinstance(X, CanonicalRows) or is_canonical(X, self._dtype))
             and (weight is None or is_canonical(weight, np.float64))
-            and (labels is None or is_canonical(labels, np.int64))
+            and (labels is None or is_canonical(labels, np.int64 if labels.ndim == 1 else np.uint8))
         )
 
     def estep_stats(self, rows: Rows, params: MixtureParams) -> MixtureStats:
@@ -137,13 +154,29 @@ class Mixture(Generic[F]):
 
     def mstep(self, stats: MixtureStats, params: MixtureParams) -> MixtureParams:
         """Return the parameters that maximise the expected (penalised) log-likelihood."""
-        weights = stats.counts / stats.counts.sum()
+        weights = self._mix(stats.counts, params.weights)
         return MixtureParams(weights, self.family.mstep(stats.components, params.components))
 
+    def _mix(self, counts: Array, old: Array) -> Array:
+        """Return the mixing weights that maximise sum_k (counts_k + weights_prior - 1) log weights_k."""
+        if self.equal_weights:
+            return np.full(len(counts), 1 / len(counts))
+        raised = counts + (self.weights_prior - 1)
+        if self.held_weights is None:
+            return np.asarray(raised / raised.sum())
+        raised[self.held_weights] = 0.0
+        if not raised.sum() > 0:
+            return old
+        return np.where(self.held_weights, old, raised * ((1 - old[self.held_weights].sum()) / raised.sum()))
+
     def objective(self, stats: MixtureStats, params: MixtureParams) -> float:
-        """Return what EM climbs: the log-likelihood plus the family's penalty and log prior."""
+        """Return what EM climbs: the log-likelihood plus the family's penalty and all log priors."""
         prior = getattr(self.family, "log_prior", None)
-        return stats.loglik + stats.penalty + (0.0 if prior is None else float(prior(params.components)))
+        objective = stats.loglik + stats.penalty + (0.0 if prior is None else float(prior(params.components)))
+        if self.weights_prior > 1 and not self.equal_weights:
+            free = slice(None) if self.held_weights is None else ~self.held_weights
+            objective += (self.weights_prior - 1) * float(np.log(params.weights[free]).sum())
+        return objective
 
     def loglik(self, rows: Rows, params: MixtureParams) -> Array:
         """Return the log-likelihood of each row, shape (n,), unweighted; -inf where it is impossible."""
@@ -151,6 +184,16 @@ class Mixture(Generic[F]):
         for block in self._posterior(rows._replace(weight=None), params, penalised=False, strict=False):
             out[block.rows] = block.row_loglik
         return out
+
+    def joint_log_density(self, rows: Rows, params: MixtureParams) -> Array:
+        """Return log(weights[k] p(x_i | k)), shape (n, K), unweighted; -inf where a label excludes component k."""
+        X, _, labels = self.canonical(rows)
+        with np.errstate(divide="ignore"):
+            out = np.repeat(np.log(params.weights)[:, None], len(X), axis=1)
+        self.family.log_density(X, params.components, out)
+        if labels is not None:
+            out[_expand(labels, len(out)) == 0] = -np.inf
+        return out.T
 
     def responsibilities(self, rows: Rows, params: MixtureParams) -> Array:
         """Return the posterior probability of each component for each row, shape (n, K)."""
@@ -179,8 +222,22 @@ class Mixture(Generic[F]):
             total += float(weight[counted] @ np.log(largest[counted] / weight[counted]))
         return total
 
+    def impute(self, rows: Rows, params: MixtureParams, out: Array) -> None:
+        """Write the posterior means, or modes, of missing cells to out (n, d), a copy of the rows."""
+        if not hasattr(self.family, "fill"):
+            raise TypeError(f"{type(self.family).__name__} must implement fill to impute; it takes no missing cells.")
+        for block in self._posterior(rows._replace(weight=None), params, penalised=False):
+            self.family.fill(block.X, block.resp, params.components, out[block.rows])
+
+    def sample_missing(self, rows: Rows, params: MixtureParams, rng: np.random.RandomState, out: Array) -> None:
+        """Write a draw of each row's missing cells given those observed to out (n, d), a copy of the rows."""
+        if not hasattr(self.family, "draw_missing"):
+            raise TypeError(f"{type(self.family).__name__} must implement draw_missing to sample missing cells.")
+        for block in self._posterior(rows._replace(weight=None), params, penalised=False):
+            self.family.draw_missing(block.X, block.resp, params.components, rng, out[block.rows])
+
     def assigned_stats(self, rows: Rows, assignment: ArrayLike, params: MixtureParams) -> MixtureStats:
-        """Return the statistics under given responsibilities: the first half of a start.
+        """Return the statistics under given responsibilities, without a log-likelihood: the first half of a start.
 
         Parameters
         ----------
@@ -190,11 +247,6 @@ class Mixture(Generic[F]):
             Component of each row, -1 for equal responsibilities; or the responsibilities themselves.
         params : MixtureParams
             Centre of the statistics.
-
-        Returns
-        -------
-        MixtureStats
-            With a log-likelihood and penalty of 0, which these statistics do not know.
         """
         given = np.asarray(assignment)
         K = len(params.weights)
@@ -215,9 +267,10 @@ class Mixture(Generic[F]):
         return np.concatenate(parts), np.repeat(np.arange(len(counts)), counts)
 
     def n_parameters(self, params: MixtureParams) -> int:
-        """Return the number of free parameters: K - 1 weights and those of the family."""
-        count: int = len(params.weights) - 1 + self.family.n_parameters(params.components)
-        return count
+        """Return the number of free parameters: K - 1 weights, less those held, and those of the family."""
+        n_weights = len(params.weights) if self.held_weights is None else int(np.sum(~self.held_weights))
+        count: int = self.family.n_parameters(params.components)
+        return count if self.equal_weights else count + max(0, n_weights - 1)
 
     def to_vector(self, params: MixtureParams, origin: MixtureParams) -> Array:
         """Return coordinates, free of units: log weights and those of the family.
@@ -252,7 +305,7 @@ class Mixture(Generic[F]):
     def _blocks(X: Any, K: int) -> list[slice]:
         """Cut the rows of X into blocks of nearly equal length."""
         n = len(X)
-        width = K if isinstance(X, SparseRows) else max(K, X[:1].size)
+        width = K if isinstance(X, SparseRows) else max(K, X.shape[1])
         most = max(256, min(MAX_BLOCK_ROWS, BLOCK_CELLS // width))
         count = -(-n // most)
         return [slice(n * i // count, n * (i + 1) // count) for i in range(count)]
@@ -276,11 +329,15 @@ class Mixture(Generic[F]):
             rows = self.canonical(rows)
         X, weight, labels = rows
         K = len(params.weights)
-        if labels is not None and labels.max(initial=-1) >= K:
-            raise ValueError(f"rows.labels hold {labels.max()}, but there are {K} components, from 0 to {K - 1}.")
+        known, allowed = (labels, None) if labels is None or labels.ndim == 1 else (None, labels)
+        if known is not None and known.max(initial=-1) >= K:
+            raise ValueError(f"rows.labels hold {known.max()}, but there are {K} components, from 0 to {K - 1}.")
+        if allowed is not None and allowed.shape[1] != K:
+            raise ValueError(f"rows.labels have {allowed.shape[1]} columns, but there are {K} components.")
         counts = np.zeros(K) if counts is None else counts
         log_penalty = self._log_penalty(params) if penalised else np.zeros(K)
-        smallest = NEGLIGIBLE if penalised else UNDERFLOW  # in an E-step, or for whoever asks for responsibilities
+        # In an E-step what adds no digit may be left out, but not for whoever asks for responsibilities.
+        smallest = NEGLIGIBLE if penalised and getattr(self.family, "ignores_negligible", False) else UNDERFLOW
         with np.errstate(divide="ignore"):
             log_weights = np.log(params.weights)
         blocks = self._blocks(X, K)
@@ -301,12 +358,14 @@ class Mixture(Generic[F]):
                 continue
             resp.fill(0.0)
             self.family.log_density(block, params.components, resp)
+            if allowed is not None:
+                keep_allowed(resp, allowed[part])
             loglik, penalty, impossible = responsibilities(
                 resp,
                 log_weights,
                 log_penalty,
                 row_weight,
-                UNKNOWN[:m] if labels is None else labels[part],
+                UNKNOWN[:m] if known is None else known[part],
                 counts,
                 row_loglik,
                 smallest,

@@ -1,0 +1,86 @@
+"""Sums over the cells of rows of category codes: of a table with an entry for each category, and into such a table.
+
+Column j of c_j categories owns c_j + 1 consecutive slots of a table (K, S). The first of them is for a missing cell,
+whose code is -1, so that no code needs a branch: a cell belongs to slot `slots[j] + code`, where `slots[j]` is that of
+category 0. An entry of a table may be -inf, but not inf. Tables are brought into groups of eight components, see
+`sparse_products`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from lvm._jit import Array, add_scaled, kernel, load_eight, store_eight, zero_eight
+from lvm.kernels.sparse_products import LANES, add_group, load_group, zero_groups
+from lvm.kernels.strips import STRIP
+from lvm.protocol import CanonicalRows
+
+
+@dataclass(frozen=True)
+class CodedRows(CanonicalRows):
+    """Rows of category codes.
+
+    Attributes
+    ----------
+    codes : ndarray of shape (n, d), int32
+        Category of each cell, from 0; -1 where missing.
+    """
+
+    codes: NDArray[np.int32]
+
+
+@kernel
+def add_cells(codes: NDArray[np.int32], slots: NDArray[np.int64], table: Array, base: Array, out: Array) -> None:
+    """Add base (K,) + the sums over columns of table (K, S) at the slots of codes (n, d) to out (K, n)."""
+    (n, d), K = codes.shape, out.shape[0]
+    cells = codes.reshape(n * d)
+    group = zero_groups(min(K, 1), table.shape[1])[0]  # a literal 1 would compile it once more
+    total = np.empty((STRIP, LANES))
+    eight, width = np.uint64(LANES), np.uint64(d)  # unsigned: an index that may be negative costs a test
+    for g in range((K - 1) // LANES + 1):
+        load_group(table, g, group)
+        for start in range(0, n, STRIP):
+            m = min(STRIP, n - start)
+            for p in range(m):
+                a = zero_eight()
+                first = np.uint64(start + p) * width
+                for j in range(width):
+                    a = add_scaled(a, load_eight(group, eight * np.uint64(slots[j] + cells[first + j])), 1.0)
+                store_eight(a, total, eight * np.uint64(p))
+            for k in range(g * LANES, min((g + 1) * LANES, K)):
+                row, constant = out[k, start : start + m], base[k]
+                for p in range(m):
+                    row[p] += constant + total[p, k - g * LANES]
+
+
+@kernel
+def add_weighted_cells(
+    codes: NDArray[np.int32], slots: NDArray[np.int64], resp: Array, counts: Array, sums: Array
+) -> None:
+    """Add the sums of resp (K, n) to counts (K,), and resp at the slots of codes (n, d) to sums (K, S)."""
+    (n, d), K = codes.shape, resp.shape[0]
+    cells = codes.reshape(n * d)
+    grouped = zero_groups((K - 1) // LANES + 1, sums.shape[1])
+    weights = np.zeros((STRIP, LANES))
+    eight, width = np.uint64(LANES), np.uint64(d)
+    for g in range(grouped.shape[0]):
+        group = grouped[g]
+        weights[:] = 0.0
+        for start in range(0, n, STRIP):
+            m = min(STRIP, n - start)
+            for k in range(g * LANES, min((g + 1) * LANES, K)):
+                row, count = resp[k, start : start + m], 0.0
+                for p in range(m):
+                    weights[p, k - g * LANES] = row[p]
+                    count += row[p]
+                counts[k] += count
+            for p in range(m):
+                r = load_eight(weights, eight * np.uint64(p))
+                first = np.uint64(start + p) * width
+                for j in range(width):
+                    at = eight * np.uint64(slots[j] + cells[first + j])
+                    store_eight(add_scaled(load_eight(group, at), r, 1.0), group, at)
+        add_group(group, g, sums)
