@@ -47,6 +47,11 @@ def fill_cache() -> Warmup:
         warnings.simplefilter("ignore")
         for estimator, X in _tiny_problems():
             estimator.fit(X).predict(X)
+            if isinstance(estimator, lvm.GaussianMixture):
+                estimator.impute(X)
+                estimator.fit(X, labels=np.ones((len(X), len(estimator.weights_)), np.bool_))
+        measurements = np.random.RandomState(0).normal(size=(60, 6))
+        lvm.FactorAnalysis(1, max_iter=2).fit(measurements)
     functions = {recorded.data["dispatcher"].py_func for _, recorded in events}
     own = [function for function in functions if function.__module__.startswith("lvm.")]
     return Warmup(time.perf_counter() - began, len(own), cache_folder())
@@ -61,12 +66,15 @@ def _tiny_problems() -> Iterator[tuple[Any, Any]]:
     for amounts in (np.exp(X), np.exp(np.where(X > 1, np.nan, X))):
         yield lvm.ExponentialMixture(2, **settings), amounts
         yield lvm.GammaMixture(2, **settings), amounts
-    for spread in (1.0, 1e-3):  # wide components and sharp ones
-        yield lvm.VonMisesFisherMixture(2, normalize=True, **settings), np.sign(X) + spread * X
+    for rows in (X, 100 + 0.1 * X):  # wide components and sharp ones
+        yield lvm.VonMisesFisherMixture(2, normalize=True, **settings), rows
     for kind in ("full", "diag"):
         yield lvm.StudentTMixture(2, covariance_type=kind, **settings), X
-    for kind in ("full", "diag"):
+    for kind in ("full", "tied", "diag"):
         yield lvm.GaussianMixture(2, covariance_type=kind, **settings), np.where(X > 1, np.nan, X)
+    yield lvm.GaussianMixture(2, max_eigenvalue_ratio=5.0, **settings), X
+    yield lvm.MixtureOfFactorAnalyzers(2, n_factors=1, **settings), X
+    yield lvm.BernoulliMixture(2, **settings), np.where(X > 1, np.nan, X > 0)
     for dtype in (np.float64, np.float32):
         for kind in STRUCTURES:
             yield lvm.GaussianMixture(2, covariance_type=kind, **settings), X.astype(dtype)

@@ -92,6 +92,7 @@ def estimators() -> Iterator[tuple[str, Callable[..., Any], Any]]:
 
 
 WITHOUT_HOLES = ("multinomial", "t full", "t diag", "directions", "close directions")
+ROTATED = ("VEE", "EVE", "VVE", "EEV", "VEV", "EVV", "EII", "EEI", "VEI", "EVI")
 ARGUMENTS: dict[str, Any] = {"max_iter": 3, "random_state": 0, "init_params": "random_from_data", "n_jobs": 1}
 
 
@@ -105,6 +106,30 @@ def use(make: Callable[..., Any], X: Any, K: int, **rows: Any) -> None:
     fitted.set_params(warm_start=True).fit(X)
     fitted.sample(5)
     make(K).set_params(init_params=np.arange(len(fitted.predict(X))) % K).fit(X)
+
+
+def estimators_data() -> Any:
+    """Return the real numbers of `estimators`."""
+    return next(estimators())[2]
+
+
+def use_options(X: Any) -> None:
+    """Fit every covariance structure, and with each option that has kernels of its own; fill and draw missing cells."""
+    import numpy as np
+
+    import lvm
+
+    holes = np.where(np.arange(X.size).reshape(X.shape) % 7 == 0, np.nan, X)
+    for kind in ROTATED:
+        lvm.GaussianMixture(2, covariance_type=kind, **ARGUMENTS).fit(X)
+    for kind in ("full", "tied", "diag", "spherical"):
+        fitted = lvm.GaussianMixture(2, covariance_type=kind, **ARGUMENTS).fit(holes)
+        fitted.impute(holes)
+        fitted.sample_missing(holes)
+    for options in ({"max_eigenvalue_ratio": 5.0}, {"prior": "default"}, {"noise": True}):
+        lvm.GaussianMixture(2, **options, **ARGUMENTS).fit(X)
+    lvm.MixtureOfFactorAnalyzers(2, n_factors=1, max_iter=3, random_state=0).fit(X)
+    lvm.FactorAnalysis(1, max_iter=3).fit(np.hstack([X, X[::-1]]))
 
 
 def sparse_estep(kind: str, dtype: Any, K: int) -> None:
@@ -162,6 +187,9 @@ def exercise(folder: Path) -> dict[str, Any]:
                 for matrix in (sparse.csc_matrix(X), sparse.coo_array(X), sparse.csr_matrix(X.astype(np.float32))):
                     use(make, matrix, 2)
         compiled[f"later fits of {name}"] = len(second.buffer)
+    with event.install_recorder("numba:compile") as others:
+        use_options(X=estimators_data())
+    compiled["first fits with other structures and options"] = len(others.buffer)
     for kind in ("full", "diag"):
         for dtype in (np.float64, np.float32):
             sparse_estep(kind, dtype, 20)

@@ -287,9 +287,9 @@ def test_sizes_that_disagree_are_refused_before_any_kernel_runs() -> None:
         (lvm.Rows(X, None, np.full(272, 7)), r"rows.labels hold 7, but there are 2 components"),
         (lvm.Rows(X, None, np.full(272, 0.5)), r"rows.labels must be integers .*; got 0.5 at row 0"),
         (X[:0], r"there are no rows to fit"),
-        (np.where(X > 90, np.nan, X), r"Input X contains NaN at row"),
+        (np.where(X > 90, np.inf, X), r"Input X contains infinity at row"),
     ],
-    ids=["negative", "nan weight", "no weight", "label", "half label", "no rows", "nan"],
+    ids=["negative", "nan weight", "no weight", "label", "half label", "no rows", "infinity"],
 )
 def test_rows_are_validated(rows: Any, message: str) -> None:
     model, params = start()

@@ -67,7 +67,7 @@ def add_factor_densities(
     n, d = X.shape
     e = whitening.shape[1]
     strip, z, y = zero_strip(d, X), zero_strip(d, X), zero_strip(e, X)
-    norms = zero_strip(1, X)[0]
+    norms = zero_strip(np.int64(1), X)[0]  # not a literal: another type, and another signature
     for start in range(0, n, STRIP):
         m = min(STRIP, n - start)
         load_strip(X, start, m, strip)

@@ -19,7 +19,6 @@ from scipy.special import gammaln
 from lvm._jit import exact_helper, helper
 from lvm.kernels.elementary import log
 
-HALF_LOG_2PI = 0.9189385332046728
 SHIFT = 8.0
 LOG_FACTORIAL = gammaln(np.arange(1.0, 1025.0))  # log m! for m < 1024; larger ones are computed
 LARGEST = float(len(LOG_FACTORIAL) - 1)
@@ -77,25 +76,6 @@ def _digamma_rest(z: float) -> float:
     series = series * y - 1.0 / 120.0
     series = series * y + 1.0 / 12.0
     return series * y
-
-
-@exact_helper
-def log_gamma(x: float) -> float:
-    """Return log Gamma(x) for 1e-300 < x < 1e300; error below 1e-14, relative to the larger of 1 and the value."""
-    is_small = x < SHIFT
-    z = x + SHIFT if is_small else x
-    product = _shift_product(min(x, SHIFT))
-    logarithm = log(product) if is_small else 0.0
-    return ((z - 0.5) * log(z) - z) + (HALF_LOG_2PI + _log_gamma_rest(z)) - logarithm
-
-
-@exact_helper
-def digamma(x: float) -> float:
-    """Return psi(x), the derivative of log Gamma, for 1e-300 < x < 1e150; error as that of `log_gamma`."""
-    is_small = x < SHIFT
-    z = x + SHIFT if is_small else x
-    terms = _shift_sum(min(x, SHIFT)) if is_small else 0.0
-    return (log(z) - 0.5 / z - _digamma_rest(z)) - terms
 
 
 @exact_helper

@@ -267,7 +267,8 @@ def add_patterned_densities(holes: Holes, means: Array, covariances: Array, fact
     components, swept = _components(covariances, factors), np.zeros((d, (d + 7) // 8 * 8))
     e, last = components.factors.shape[1], covariances.shape[0] - 1
     strip, z = zero_strip(e, holes.X), zero_strip(e + 1, holes.X)
-    y, both = zero_strip(4, holes.X), zero_strip(2, holes.X)
+    room = zero_strip(np.int64(6), holes.X)  # not a literal: another type, and another signature
+    y, both = room[:4], room[4:]
     norms, heights = both[0], both[1]
     offset, runs, order = np.zeros(e), np.empty(STRIP + 1, np.int64), _by_pattern(holes)
     for start in range(0, n, STRIP):
