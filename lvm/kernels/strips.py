@@ -38,7 +38,7 @@ def aligned_zeros(size: int, dtype: Any) -> Array:
 
 
 @helper
-def zero_strip(n_rows: int, X: Any) -> Array:
+def zero_strip(n_rows: Any, X: Any) -> Array:
     """Return zeros (n_rows, WIDTH) in the dtype of X, at the start of a cache line."""
     return aligned_zeros(n_rows * WIDTH, X.dtype).reshape(n_rows, WIDTH)
 
