@@ -11,6 +11,7 @@ be their centre), is the statistics of the whole.
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, NamedTuple, Protocol, Self, TypeVar, runtime_checkable
@@ -256,6 +257,20 @@ def keep_held(held: Mapping[str, NDArray[np.bool_]], name: str, new: Array, old:
     if name not in held:
         return new
     return np.where(held[name].reshape(-1, *(1,) * (new.ndim - 1)), old, new)
+
+
+def holding(family: Any, held: Mapping[str, Any]) -> Any:
+    """Return a family, or a copy of it that keeps the parameters `held`; ValueError if it has no such attribute."""
+    if not held:
+        return family
+    if not hasattr(family, "held"):
+        raise ValueError(
+            f"{type(family).__name__} has no attribute `held`, so that its parameters cannot be fixed; leave them out "
+            "of fixed."
+        )
+    family = copy.copy(family)
+    family.held = dict(held)
+    return family
 
 
 def free_part(held: Mapping[str, NDArray[np.bool_]], name: str, array: Array) -> Array:

@@ -14,7 +14,7 @@ SHORT_RUN = 20  # iterations of the first round; each later round doubles them
 
 
 def best_of(starts: list[Any], run: Callable[[Any, int], EMResult], max_iter: int) -> tuple[EMResult | None, Array]:
-    """Return the best fit from several starts, and the log-likelihood that each reached.
+    """Return the fit with the highest objective from several starts, and the log-likelihood that each reached.
 
     All starts run a few iterations, the better half twice as many more, and so on; the last one runs to its
     end. A start that degenerates is out; where the last one does, the next best takes its place.
@@ -42,6 +42,7 @@ def best_of(starts: list[Any], run: Callable[[Any, int], EMResult], max_iter: in
     """
     fits: dict[int, EMResult] = {}
     logliks = np.full(len(starts), -np.inf)
+    objectives = logliks.copy()  # these decide: where there is a prior, it says which of two optima is better
 
     def advance(index: int, iterations: int) -> None:
         before = fits.get(index)
@@ -51,11 +52,14 @@ def best_of(starts: list[Any], run: Callable[[Any, int], EMResult], max_iter: in
             more = run(before.params, min(iterations, max_iter - before.n_iter))
             trace = np.concatenate([before.objective_trace, more.objective_trace[1:]])
             fits[index] = more._replace(objective_trace=trace, n_iter=before.n_iter + more.n_iter)
-        logliks[index] = -np.inf if fits[index].status is Status.DEGENERATE else fits[index].loglik
+        fit = fits[index]
+        is_lost = fit.status is Status.DEGENERATE
+        logliks[index], objectives[index] = (-np.inf,) * 2 if is_lost else (fit.loglik, fit.objective_trace[fit.n_iter])
 
     def ranked(indices: Iterable[int]) -> list[int]:
         # To nine digits: of starts that end at the same optimum the first wins, on any machine.
-        return sorted((i for i in indices if logliks[i] > -np.inf), key=lambda i: (-float(f"{logliks[i]:.9g}"), i))
+        alive = (index for index in indices if objectives[index] > -np.inf)
+        return sorted(alive, key=lambda index: (-float(f"{objectives[index]:.9g}"), index))
 
     race = [index for index, start in enumerate(starts) if start is not None]
     if len(race) == 1:
@@ -69,6 +73,6 @@ def best_of(starts: list[Any], run: Callable[[Any, int], EMResult], max_iter: in
         iterations *= 2
     for index in ranked(range(len(starts))):
         advance(index, max_iter)
-        if logliks[index] > -np.inf:
+        if objectives[index] > -np.inf:
             return fits[index], logliks
     return None, logliks

@@ -11,6 +11,8 @@ from sklearn.cluster import AgglomerativeClustering
 
 import lvm
 from lvm import initialize
+from lvm.restarts import best_of
+from lvm.result import EMResult, Status
 
 RNG = np.random.RandomState(0)
 CENTRES = np.array([[0.0, 0.0], [6.0, 0.0], [0.0, 6.0]])
@@ -187,3 +189,13 @@ def test_mixed_starts_take_the_methods_in_turn() -> None:
     fit = lvm.GaussianMixture(3, init_params="mixed", n_init=7, random_state=0).fit(X)
     assert fit.restarts_.shape == (7,)
     assert lvm.GaussianMixture(3, init_params="mixed", n_init=7, random_state=0).fit(X).loglik_ == fit.loglik_
+
+
+def test_of_several_starts_the_highest_objective_wins_not_the_highest_log_likelihood() -> None:
+    def ending(loglik: float, objective: float) -> EMResult:
+        return EMResult(None, loglik, np.array([-100.0, objective]), 1, Status.CONVERGED)
+
+    ends = {"likely": ending(-10.0, -60.0), "probable": ending(-20.0, -30.0)}
+    best, logliks = best_of(list(ends), lambda start, _: ends[start], 100)
+    assert best is ends["probable"]
+    np.testing.assert_array_equal(logliks, [-10.0, -20.0])

@@ -22,6 +22,7 @@ from lvm.collapse import Collapsed
 from lvm.em import fit_em
 from lvm.estimators.given import GivenValues
 from lvm.estimators.inference import Inference
+from lvm.estimators.outcome import keep_outcome
 from lvm.execution import n_threads
 from lvm.models.mixture import Mixture, MixtureParams
 from lvm.protocol import CanonicalRows, DegenerateError, Rows, ZeroDensityError
@@ -350,16 +351,11 @@ class FittingEstimator(Inference, GivenValues):
     def _set_result(self, result: EMResult, total_weight: float) -> None:
         self.weights_ = result.params.weights
         self._set_components(result.params.components)
-        self.loglik_ = result.loglik
-        self.objective_trace_ = result.objective_trace
-        self.status_ = result.status
-        self.converged_ = result.converged
-        self.n_iter_ = result.n_iter
+        is_unfinished = keep_outcome(self, result)
         per_weight = result.objective_trace[: result.n_iter + 1] / total_weight
         self.lower_bound_ = float(per_weight[-1])
         self.lower_bounds_ = per_weight[1:].tolist()
-        asked_for = self.status_ is Status.MAX_ITER and (self.tol == 0 or self.max_iter == 0)
-        if not self.converged_ and not asked_for:
+        if is_unfinished:
             warnings.warn(
                 "Best performing initialization did not converge. Try different init parameters, or increase "
                 f"max_iter, tol, or check for degenerate data. (n_iter={self.n_iter_}; {result.status})",

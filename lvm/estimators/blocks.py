@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import dataclasses
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -16,6 +15,7 @@ from lvm._jit import Array
 from lvm.encoding import decode, encode, is_missing, most_probable
 from lvm.families.categorical import Categorical
 from lvm.families.registry import NAMED, announced, family_by_name
+from lvm.protocol import holding
 
 ALIASES = {"gaussian": "gaussian_diag"}
 CATEGORICAL = "categorical"
@@ -202,18 +202,7 @@ def _maker(family: Any, alpha: float, reg_covar: float) -> Callable[[list[int], 
         for attribute, value in (("alpha", alpha), ("reg_covar", reg_covar)):
             if hasattr(family, attribute):
                 setattr(family, attribute, value)
-    return lambda _, held: _holding(family, held)
-
-
-def _holding(family: Any, held: Mapping[str, Any]) -> Any:
-    """Return the family, or a copy of it that holds components."""
-    if not held:
-        return family
-    if not hasattr(family, "held"):
-        raise ValueError(f"{type(family).__name__} has no attribute `held`, so its parameters cannot be fixed.")
-    family = copy.copy(family)
-    family.held = dict(held)
-    return family
+    return lambda _, held: holding(family, held)
 
 
 def _positions(chosen: Any, X: Any, d: int, names: Sequence[str] | None, block: str) -> NDArray[np.int64]:

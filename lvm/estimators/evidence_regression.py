@@ -15,6 +15,7 @@ from sklearn.utils.validation import check_is_fitted, validate_data
 from lvm import _checks
 from lvm._jit import Array
 from lvm.estimators.base import FITS
+from lvm.estimators.outcome import keep_outcome
 from lvm.models.evidence_regression import (
     PRIORS,
     EvidenceParams,
@@ -22,7 +23,7 @@ from lvm.models.evidence_regression import (
     RegressionRows,
     regression_moments,
 )
-from lvm.result import EMResult, Status
+from lvm.result import EMResult
 
 # Targets that the features explain fully have an evidence without bound: the noise keeps this share of their variance.
 NOISE_SHARE = 1e-10
@@ -155,12 +156,7 @@ class BayesianLinearRegression(RegressorMixin, BaseEstimator):  # type: ignore[m
         with np.errstate(divide="ignore"):
             precision = 1 / result.params.prior
         self.lambda_ = float(precision.min()) if self.prior == "shared" else precision
-        self.loglik_ = result.loglik
-        self.objective_trace_ = result.objective_trace
-        self.status_ = result.status
-        self.converged_ = result.converged
-        self.n_iter_ = result.n_iter
-        if not self.converged_ and not (result.status is Status.MAX_ITER and (self.tol == 0 or self.max_iter == 0)):
+        if keep_outcome(self, result):
             warnings.warn(
                 f"EM did not converge (n_iter={self.n_iter_}): {result.status}. acceleration='anderson' needs fewer.",
                 ConvergenceWarning,

@@ -24,6 +24,7 @@ from lvm.estimators.expert_data import (
     plain_columns,
     regression_rows,
 )
+from lvm.estimators.outcome import total_loglik
 from lvm.models.count_experts import CountExpertsParams
 from lvm.models.expert_rows import ExpertsRows, RegressionRows
 from lvm.models.experts import ExpertsParams, GatedExperts
@@ -172,10 +173,9 @@ class FittedExperts:
         rows, found = self._rows(X, y, *(more.get(name) for name in ("gating_X", "groups", "exposure", "trials")))
         each = self._model().loglik(ExpertsRows(rows), self._get_params())
         weight = _checks.sample_weight(sample_weight, len(rows.design))
-        if weight is None:
-            return float(each.sum()), float(len(each))
-        weight = weight if found is None else of_groups(weight, found, "sample_weight")
-        return float(each[weight > 0] @ weight[weight > 0]), float(weight.sum())
+        if weight is not None and found is not None:
+            weight = of_groups(weight, found, "sample_weight")
+        return total_loglik(each, weight)
 
     # ----- what users call ------------------------------------------------------------------------------------
 

@@ -31,6 +31,7 @@ from lvm.estimators.expert_data import (
 )
 from lvm.estimators.expert_predictions import FittedExperts
 from lvm.estimators.expert_starts import given_start, random_labels, random_lines
+from lvm.estimators.outcome import keep_outcome
 from lvm.models.count_experts import BinomialExperts, PoissonExperts
 from lvm.models.expert_rows import ExpertsRows
 from lvm.models.experts import ExpertsParams, GatedExperts
@@ -40,7 +41,7 @@ from lvm.models.multinomial_experts import MultinomialExperts
 from lvm.models.newton import column_bounds
 from lvm.protocol import DegenerateError, ZeroDensityError
 from lvm.restarts import best_of
-from lvm.result import EMResult, Status
+from lvm.result import EMResult
 
 FITS = {None: fit_em, "anderson": fit_anderson}
 FAILED = "Fitting the mixture of regressions failed: from every start, some component's likelihood has no maximum."
@@ -353,13 +354,7 @@ class MixtureOfExperts(FittedExperts, RegressorMixin, BaseEstimator):  # type: i
         else:
             self.gating_intercepts_, self.gating_coefficients_ = gate_design.outside(params.gate.coefficients)
             self.weights_ = mean_probabilities(model, rows, params)
-        self.loglik_ = result.loglik
-        self.objective_trace_ = result.objective_trace
-        self.status_ = result.status
-        self.converged_ = result.converged
-        self.n_iter_ = result.n_iter
-        asked_for = self.status_ is Status.MAX_ITER and (self.tol == 0 or self.max_iter == 0)
-        if not self.converged_ and not asked_for:
+        if keep_outcome(self, result):
             warnings.warn(
                 f"EM did not converge; raise max_iter or tol, or look at the data. (n_iter={self.n_iter_}; "
                 f"{result.status})",

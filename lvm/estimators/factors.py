@@ -17,18 +17,18 @@ from sklearn.utils.validation import check_is_fitted, validate_data
 from lvm import _checks, initialize
 from lvm._jit import Array, canonical
 from lvm.estimators.base import FITS
+from lvm.estimators.outcome import LikelihoodCriteria, keep_outcome
 from lvm.families.gaussian import moments_of_columns
 from lvm.kernels.covariance import NOISE
 from lvm.models.factor_analysis import FactorModel, FactorParams, MomentRows, posterior_factors, sample_moments
 from lvm.models.factor_rotation import ROTATIONS, rotated
 from lvm.protocol import Rows
-from lvm.result import Status
 
 AT_BOUND = 1e-6  # relative distance from the bound within which a noise variance is said to be on it
 
 
 @dataclass(eq=False, repr=False, kw_only=True)
-class FactorEstimator(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator, ABC):  # type: ignore[misc]  # no stubs
+class FactorEstimator(LikelihoodCriteria, ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator, ABC):  # type: ignore[misc]  # no stubs
     """What both estimators share: all but the form of the noise."""
 
     _mixes = False  # for saving: there are no mixing weights
@@ -96,14 +96,9 @@ class FactorEstimator(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEst
             params.loadings, params.noise_variances, scale, self.rotation
         )
         self._set_noise(params.noise_variances)
-        self.loglik_ = result.loglik
         self.saturated_loglik_ = _saturated_loglik(moments) if complete else float("nan")
         self.total_weight_ = float(len(data) if weight is None else weight.sum())
-        self.objective_trace_ = result.objective_trace
-        self.status_ = result.status
-        self.converged_ = result.converged
-        self.n_iter_ = result.n_iter
-        self._warn(params.noise_variances, floor)
+        self._warn(params.noise_variances, floor, keep_outcome(self, result))
         return self
 
     def _check_parameters(self) -> None:
@@ -157,7 +152,7 @@ class FactorEstimator(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEst
         names = getattr(self, "feature_names_in_", None)
         return str(column) if names is None else f"{column} ({names[column]!r})"
 
-    def _warn(self, noise: Array, floor: Array) -> None:
+    def _warn(self, noise: Array, floor: Array, is_unfinished: bool) -> None:
         at_bound = np.flatnonzero(noise <= (1 + AT_BOUND) * floor)
         if len(at_bound):
             what = (
@@ -168,7 +163,7 @@ class FactorEstimator(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEst
                 "explain all of it, and inference is doubtful; lower n_factors, or add data.",
                 stacklevel=3,
             )
-        if not self.converged_ and not (self.status_ is Status.MAX_ITER and (self.tol == 0 or self.max_iter == 0)):
+        if is_unfinished:
             warnings.warn(
                 f"EM did not converge (n_iter={self.n_iter_}): {self.status_}. Increase max_iter or tol.",
                 ConvergenceWarning,
@@ -203,46 +198,6 @@ class FactorEstimator(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEst
         check_is_fitted(self)
         model = FactorModel()
         return model.loglik(model.canonical(Rows(self._validate(X, reset=False))), self._params())
-
-    def score(self, X: ArrayLike, y: Any = None, sample_weight: ArrayLike | None = None) -> float:
-        """Return the mean log-likelihood per row (per unit of weight), in nats.
-
-        Parameters
-        ----------
-        X : array-like of shape (n, d)
-            Observations, NaN where missing.
-        y : ignored
-            For scikit-learn's API.
-        sample_weight : array-like of shape (n,), optional
-            Row weights.
-        """
-        loglik, n = self._total(X, sample_weight)
-        return loglik / n
-
-    def aic(self, X: ArrayLike, sample_weight: ArrayLike | None = None) -> float:
-        """Return Akaike's information criterion, -2 loglik + 2 n_parameters: the lower the better.
-
-        Parameters
-        ----------
-        X : array-like of shape (n, d)
-            Observations, NaN where missing.
-        sample_weight : array-like of shape (n,), optional
-            Row weights.
-        """
-        return -2 * self._total(X, sample_weight)[0] + 2 * self.n_parameters()
-
-    def bic(self, X: ArrayLike, sample_weight: ArrayLike | None = None) -> float:
-        """Return the Bayesian information criterion, -2 loglik + n_parameters log n: the lower the better.
-
-        Parameters
-        ----------
-        X : array-like of shape (n, d)
-            Observations, NaN where missing.
-        sample_weight : array-like of shape (n,), optional
-            Row weights; n is then their sum.
-        """
-        loglik, n = self._total(X, sample_weight)
-        return -2 * loglik + self.n_parameters() * float(np.log(n))
 
     def n_parameters(self) -> int:
         """Return the number of free parameters: means, loadings less rotations, and noise variances."""
@@ -299,13 +254,6 @@ class FactorEstimator(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEst
         """Return the parameters with uncorrelated factors."""
         root = np.linalg.cholesky(self.factor_correlations_)
         return FactorParams(np.asarray(self.mean_), self.loadings_ @ root, np.array(self._noise()))
-
-    def _total(self, X: ArrayLike, sample_weight: ArrayLike | None) -> tuple[float, float]:
-        """Return the log-likelihood of all rows and their total weight."""
-        logliks = self.score_samples(X)
-        weight = _checks.sample_weight(sample_weight, len(logliks))
-        weight = np.ones(len(logliks)) if weight is None else weight
-        return float(weight @ logliks), float(weight.sum())
 
     def _attribute_shapes(self, n_components: int) -> dict[str, Any]:
         """Return the shapes of the fitted arrays that predictions use."""

@@ -14,6 +14,7 @@ from sklearn.utils.validation import check_is_fitted, validate_data
 
 from lvm import _checks
 from lvm._jit import Array
+from lvm.estimators.outcome import total_loglik
 from lvm.models.mixture import Mixture, MixtureParams
 from lvm.protocol import Rows
 
@@ -364,8 +365,4 @@ def _bic(model: Mixture[Any], rows: Rows, params: MixtureParams) -> float:
 
 def _total(model: Mixture[Any], rows: Rows, params: MixtureParams) -> tuple[float, float]:
     """Return the log-likelihood of all rows and their total weight."""
-    each = model.loglik(rows, params)
-    if rows.weight is None:
-        return float(each.sum()), float(len(each))
-    counted = rows.weight > 0  # a row of weight 0 may be impossible
-    return float(each[counted] @ rows.weight[counted]), float(rows.weight.sum())
+    return total_loglik(model.loglik(rows, params), rows.weight)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple, final
@@ -16,7 +15,7 @@ from lvm.estimators.base import NO_MAXIMUM, FittingEstimator
 from lvm.estimators.documentation import documented
 from lvm.families.registry import announced, family_by_name, package_of
 from lvm.models.mixture import Mixture, MixtureParams
-from lvm.protocol import Rows, leaves
+from lvm.protocol import Rows, holding, leaves
 
 AXES = frozenset("Kd1")  # of parameters that have fitted attributes of their own
 # What a fit sets besides: no parameter may be called so, with an underscore.
@@ -140,16 +139,7 @@ class MixtureModel(FittingEstimator):
         check_family(self._family_type)
 
     def _family(self, X: Any = None, weight: Array | None = None) -> Any:
-        family, held = self._family_type, self._held()
-        if held:
-            if not hasattr(family, "held"):
-                raise ValueError(
-                    f"{type(family).__name__} has no attribute `held`, so that its parameters cannot be fixed; leave "
-                    "them out of fixed."
-                )
-            family = copy.copy(family)
-            family.held = held
-        return family
+        return holding(self._family_type, self._held())
 
     def _parameters(self) -> Mapping[str, str]:
         parameters: Mapping[str, str] = getattr(self._family_type, "parameters", {})

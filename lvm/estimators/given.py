@@ -145,8 +145,7 @@ class GivenValues(FittedMixture):
                     return None
                 old = params.weights if name == "weights" else self._value_of(params.components, name)
                 value = np.where(free, old, value)
-                fixed = self._fixed("weights")
-                if name == "weights" and fixed is not None:
+                if name == "weights" and (fixed := self._fixed("weights")) is not None:
                     held = ~np.isnan(fixed)
                     value[~held] *= (1 - value[held].sum()) / max(value[~held].sum(), np.finfo(np.float64).tiny)
             arrays[name] = value

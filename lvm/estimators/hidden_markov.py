@@ -16,6 +16,7 @@ from lvm._jit import Array
 from lvm.estimators.base import FITS
 from lvm.estimators.generic import check_family
 from lvm.estimators.hidden_markov_fitted import CHAIN, FittedHiddenMarkov, as_lengths
+from lvm.estimators.outcome import keep_outcome
 from lvm.models.hidden_markov import HiddenMarkovModel, HiddenMarkovParams
 from lvm.models.mixture import Mixture
 from lvm.models.sequences import SequenceRows, Sequences, by_observation, indptr_of
@@ -191,10 +192,7 @@ class HiddenMarkov(FittedHiddenMarkov):
         rows = model.canonical(SequenceRows(Sequences(indptr, data, known), weight))
         result, self.restarts_ = self._best_fit(model, data, rows)
         self._set_params(result.params)
-        self.loglik_, self.objective_trace_ = result.loglik, result.objective_trace
-        self.status_, self.converged_, self.n_iter_ = result.status, result.converged, result.n_iter
-        asked_for = self.status_ is Status.MAX_ITER and (self.tol == 0 or self.max_iter == 0)
-        if not self.converged_ and not asked_for:
+        if keep_outcome(self, result):
             warnings.warn(
                 "Best performing initialization did not converge. Try different init parameters, or increase "
                 f"max_iter, tol, or check for degenerate data. (n_iter={self.n_iter_}; {result.status})",

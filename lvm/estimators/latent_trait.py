@@ -17,9 +17,9 @@ from lvm import _checks
 from lvm._jit import Array
 from lvm.collapse import collapse
 from lvm.estimators.base import FITS
+from lvm.estimators.outcome import LikelihoodCriteria, keep_outcome
 from lvm.models.latent_trait import DISCRIMINATIONS, MAX_SLOPE, LatentTraitModel, TraitParams
 from lvm.protocol import Rows
-from lvm.result import Status
 
 # Sums over nodes a distance h apart integrate a normal density of standard deviation s with a relative error of about
 # 2 exp(-2 (pi s / h)**2): 2e-3 at this share of h. Between the middle ones h is near pi / sqrt(n_nodes).
@@ -28,7 +28,7 @@ NARROW = 0.6
 
 @final
 @dataclass(eq=False, repr=False, kw_only=True)
-class LatentTrait(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):  # type: ignore[misc]  # no stubs
+class LatentTrait(LikelihoodCriteria, ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):  # type: ignore[misc]  # no stubs
     """Logistic item response model of binary items, fitted by expectation-maximisation.
 
     The log odds that a person of trait theta answers item j with 1 are discrimination_j (theta - difficulty_j), and
@@ -107,6 +107,7 @@ class LatentTrait(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimat
     """
 
     _mixes = False  # for saving: there are no mixing weights
+    _n_features_out = 1
 
     discrimination: str = "free"
     discrimination_prior: tuple[float, float] | None = None
@@ -154,13 +155,7 @@ class LatentTrait(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimat
         self.discrimination_, self.intercept_ = (np.array(array) for array in result.params)
         with np.errstate(divide="ignore", invalid="ignore"):
             self.difficulty_ = -self.intercept_ / self.discrimination_
-        self.loglik_ = result.loglik
-        self.objective_trace_ = result.objective_trace
-        self.status_ = result.status
-        self.converged_ = result.converged
-        self.n_iter_ = result.n_iter
-        self._n_features_out = 1
-        if not self.converged_ and not (result.status is Status.MAX_ITER and (self.tol == 0 or self.max_iter == 0)):
+        if keep_outcome(self, result):
             warnings.warn(
                 f"EM did not converge (n_iter={self.n_iter_}): {result.status}. acceleration='anderson' needs fewer.",
                 ConvergenceWarning,
@@ -204,46 +199,6 @@ class LatentTrait(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimat
         """
         model, rows, params = self._fitted(X)
         return model.loglik(rows, params)
-
-    def score(self, X: ArrayLike, y: Any = None, sample_weight: ArrayLike | None = None) -> float:
-        """Return the mean log-likelihood per row (per unit of weight), in nats.
-
-        Parameters
-        ----------
-        X : array-like of shape (n, d)
-            Answers, NaN where missing.
-        y : ignored
-            For scikit-learn's API.
-        sample_weight : array-like of shape (n,), optional
-            Row weights.
-        """
-        loglik, n = self._total(X, sample_weight)
-        return loglik / n
-
-    def aic(self, X: ArrayLike, sample_weight: ArrayLike | None = None) -> float:
-        """Return Akaike's information criterion, -2 loglik + 2 n_parameters: the lower the better.
-
-        Parameters
-        ----------
-        X : array-like of shape (n, d)
-            Answers, NaN where missing.
-        sample_weight : array-like of shape (n,), optional
-            Row weights.
-        """
-        return -2 * self._total(X, sample_weight)[0] + 2 * self.n_parameters()
-
-    def bic(self, X: ArrayLike, sample_weight: ArrayLike | None = None) -> float:
-        """Return the Bayesian information criterion, -2 loglik + n_parameters log n: the lower the better.
-
-        Parameters
-        ----------
-        X : array-like of shape (n, d)
-            Answers, NaN where missing.
-        sample_weight : array-like of shape (n,), optional
-            Row weights; n is then their sum.
-        """
-        loglik, n = self._total(X, sample_weight)
-        return -2 * loglik + self.n_parameters() * float(np.log(n))
 
     def n_parameters(self) -> int:
         """Return the number of free parameters of the fitted model."""
@@ -344,13 +299,6 @@ class LatentTrait(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimat
         check_is_fitted(self)
         model = self._model()
         return model, model.canonical(Rows(self._validate(X, reset=False))), self._params()
-
-    def _total(self, X: ArrayLike, sample_weight: ArrayLike | None) -> tuple[float, float]:
-        """Return the log-likelihood of all rows and their total weight."""
-        model, rows, params = self._fitted(X)
-        weight = _checks.sample_weight(sample_weight, len(rows.X))
-        weight = np.ones(len(rows.X)) if weight is None else weight
-        return float(weight @ model.loglik(rows, params)), float(weight.sum())
 
     def _attribute_shapes(self, n_components: int) -> dict[str, Any]:
         """Return the shapes of the fitted arrays that predictions use."""
