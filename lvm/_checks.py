@@ -75,7 +75,7 @@ def distinct_rows(X: Array, n_components: int) -> None:
 # For the refusal of missing cells.
 WHO_ACCEPTS = (
     "missing values are for Gaussian components of all covariance types and for Bernoulli, categorical, count and "
-    "positive ones; Student t, multinomial and von Mises-Fisher components take none"
+    "positive ones; Student t, multinomial, von Mises-Fisher and factor-analytic components take none"
 )
 
 
@@ -142,6 +142,28 @@ def whole(X: Any, names: Sequence[str] | None = None) -> None:
     if X.dtype.kind not in "biu":
         rule = "must be whole counts"
         _each_cell(X, lambda block: ((block != np.floor(block)) & (block == block)) | np.isinf(block), rule, names)
+
+
+def text(X: Any) -> None:
+    """Refuse text in a dense X (n, d) of objects or columns of several types, naming the first cell."""
+    if sparse.issparse(X) or np.ndim(X) != 2:
+        return
+    names = [str(name) for name in X.columns] if hasattr(X, "columns") else None
+    for column, cells in enumerate(np.asarray(X, dtype=object).T.tolist()):
+        for row, value in enumerate(cells):
+            if isinstance(value, str) and not _is_number(value):
+                raise ValueError(
+                    f"X must hold numbers; got {value!r} at row {row}, column {_column(column, names)}. Correct it, or "
+                    "leave the column out; CategoricalMixture and MixedMixture take text."
+                )
+
+
+def _is_number(value: str) -> bool:
+    try:
+        float(value)
+    except ValueError:
+        return False
+    return True
 
 
 def _each_cell(X: Any, refused: Any, rule: str, names: Sequence[str] | None) -> None:

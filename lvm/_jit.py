@@ -268,6 +268,35 @@ def _add_scaled(_typing: Any, onto: Any, value: Any, _factor: Any) -> Any:
     return _EIGHT(onto, value, types.float64), generate
 
 
+def _load_one(_typing: Any, array: Any, _position: Any) -> Any:
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        data = context.make_array(signature.args[0])(context, builder, arguments[0]).data
+        return builder.load(builder.gep(data, [arguments[1]]))
+
+    return types.float64(array, types.uint64), generate
+
+
+def _multiply_eights(_typing: Any, left: Any, right: Any) -> Any:
+    def generate(_context: Any, builder: Any, _signature: Any, arguments: Any) -> Any:
+        return builder.fmul(*arguments)
+
+    return _EIGHT(left, right), generate
+
+
+def _sum_eight(_typing: Any, value: Any) -> Any:
+    def generate(_context: Any, builder: Any, _signature: Any, arguments: Any) -> Any:
+        total = arguments[0]
+        for half in (4, 2, 1):
+            undefined = ir.Constant(total.type, ir.Undefined)
+            low, high = (ir.Constant(ir.VectorType(ir.IntType(32), half), list(range(a, a + half))) for a in (0, half))
+            total = builder.fadd(
+                builder.shuffle_vector(total, undefined, low), builder.shuffle_vector(total, undefined, high)
+            )
+        return builder.extract_element(total, ir.Constant(ir.IntType(32), 0))
+
+    return types.float64(value), generate
+
+
 # For kernels: eight float64 as one value. A short loop over eight array entries is unrolled before it could become
 # vector instructions, and its sums live in memory; these stay in registers, two or more where one is too narrow.
 zero_eight = cast(Callable[[], Any], intrinsic(_zero_eight))
@@ -277,3 +306,9 @@ load_eight = cast(Callable[[Any, Any], Any], intrinsic(_load_eight))
 store_eight = cast(Callable[[Any, Any, Any], None], intrinsic(_store_eight))
 # add_scaled(onto, eight, factor): onto + factor * eight.
 add_scaled = cast(Callable[[Any, Any, float], Any], intrinsic(_add_scaled))
+# multiply_eights(eight, eight): entry by entry.
+multiply_eights = cast(Callable[[Any, Any], Any], intrinsic(_multiply_eights))
+# sum_eight(eight): the sum of its entries.
+sum_eight = cast(Callable[[Any], float], intrinsic(_sum_eight))
+# load_one(array, position): the entry of a C-ordered array of float64 at that position, taken as flat.
+load_one = cast(Callable[[Any, Any], float], intrinsic(_load_one))

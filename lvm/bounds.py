@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy.special import logsumexp
 
+from lvm.models.chain_walk import chain_posterior
 from lvm.protocol import Rows, ZeroDensityError
 
 Array = NDArray[np.float64]
@@ -41,13 +42,15 @@ def decompose(model: Any, rows: Any, params: Any, responsibilities: ArrayLike) -
     ----------
     model : LatentModel
         Of a discrete latent variable: it offers `joint_log_density(rows, params)`, log p(x_i, z_i = k) of shape (n, K),
-        as `lvm.Mixture` does.
+        as `lvm.Mixture` does; or, as hidden Markov models do, `chain_log_density(rows, params)`.
     rows : NamedTuple of row-aligned arrays, or array of shape (n, d)
         The data; an array X stands for `Rows(X)`.
     params : NamedTuple
         Parameters of the model.
     responsibilities : array-like of shape (n, K)
-        A distribution over the components for each row: >= 0, and each row sums to 1.
+        A distribution over the components for each row: >= 0, and each row sums to 1. Of a hidden Markov model, a
+        distribution over the paths, as probabilities [t, i, j] of state j at observation t after i, shape (n, K, K);
+        the first observation of a sequence has the same for all i.
 
     Returns
     -------
@@ -58,7 +61,7 @@ def decompose(model: Any, rows: Any, params: Any, responsibilities: ArrayLike) -
     Raises
     ------
     TypeError
-        If the model has no `joint_log_density`.
+        If the model has neither, as where the latent variable is continuous.
     ValueError
         If the responsibilities have the wrong shape, are negative or do not sum to 1, or if a row has density 0.
 
@@ -78,11 +81,10 @@ def decompose(model: Any, rows: Any, params: Any, responsibilities: ArrayLike) -
     (True, True)
     """
     joint, q, weight = _prepared(model, rows, params, responsibilities)
-    row_loglik = logsumexp(joint, axis=1)
+    posterior, row_loglik = chain_posterior(joint) if joint.ndim == 3 else _posterior(joint)
     impossible = np.flatnonzero(~np.isfinite(row_loglik) & (weight > 0))
     if len(impossible):
         raise ZeroDensityError(int(impossible[0]))
-    posterior = joint - np.where(weight > 0, row_loglik, 0.0)[:, None]
     divergence = np.maximum(_expected_log_ratio(q, posterior), 0.0)  # below is rounding
     loglik, kl = _weighted_sum(weight, row_loglik), _weighted_sum(weight, divergence)
     return Decomposition(loglik, -_weighted_sum(weight, _expected_log_ratio(q, joint)), kl)
@@ -94,13 +96,13 @@ def elbo(model: Any, rows: Any, params: Any, responsibilities: ArrayLike) -> flo
     Parameters
     ----------
     model : LatentModel
-        Offers `joint_log_density(rows, params)`, see `decompose`.
+        Of a discrete latent variable, see `decompose`.
     rows : NamedTuple of row-aligned arrays, or array of shape (n, d)
         The data; an array X stands for `Rows(X)`.
     params : NamedTuple
         Parameters of the model.
     responsibilities : array-like of shape (n, K)
-        A distribution over the components for each row: >= 0, and each row sums to 1.
+        A distribution over the components for each row: >= 0, and each row sums to 1; or over paths, see `decompose`.
 
     Returns
     -------
@@ -112,27 +114,57 @@ def elbo(model: Any, rows: Any, params: Any, responsibilities: ArrayLike) -> flo
 
 
 def _prepared(model: Any, rows: Any, params: Any, responsibilities: ArrayLike) -> tuple[Array, Array, Array]:
-    """Return the log joint density (n, K), the responsibilities (n, K) and the row weights (n,)."""
-    if not callable(getattr(model, "joint_log_density", None)):
-        raise TypeError(f"{type(model).__name__} must implement joint_log_density(rows, params), of shape (n, K).")
+    """Return the log joint density, (n, K) or of a chain (n, K, K), the responsibilities likewise, and weights (n,)."""
     if not (isinstance(rows, tuple) and hasattr(rows, "_fields")):
         rows = Rows(rows if hasattr(rows, "shape") else np.asarray(rows))
-    joint = np.asarray(model.joint_log_density(rows, params))
+    if callable(getattr(model, "joint_log_density", None)):
+        joint, weight = np.asarray(model.joint_log_density(rows, params)), getattr(rows, "weight", None)
+        weight = np.ones(len(joint)) if weight is None else np.asarray(weight, np.float64)
+    elif callable(getattr(model, "chain_log_density", None)):
+        joint, weight = model.chain_log_density(rows, params)
+    else:
+        raise TypeError(
+            f"{type(model).__name__} must implement joint_log_density(rows, params), of shape (n, K): responsibilities "
+            "are probabilities of the K values that the latent variable of a row can take."
+        )
     q = np.asarray(responsibilities, np.float64)
     if q.shape != joint.shape:
-        raise ValueError(f"responsibilities have shape {q.shape}, expected {joint.shape}: one column per component.")
-    bad = np.flatnonzero(~((q >= 0).all(axis=1) & (np.abs(q.sum(axis=1) - 1) < ROUNDING)))
+        meaning = (
+            "one column per component" if joint.ndim == 2 else "from each state before [t, i] to each now [t, i, j]"
+        )
+        raise ValueError(f"responsibilities have shape {q.shape}, expected {joint.shape}: {meaning}.")
+    bad = np.argwhere(~((q >= 0).all(axis=-1) & (np.abs(q.sum(axis=-1) - 1) < ROUNDING)))
     if len(bad):
-        raise ValueError(f"responsibilities must be >= 0 and sum to 1 in each row; got {q[bad[0]]} in row {bad[0]}.")
-    weight = getattr(rows, "weight", None)
-    return joint, q, np.ones(len(q)) if weight is None else np.asarray(weight, np.float64)
+        where = f"row {bad[0][0]}" + (f", state {bad[0][1]}" if joint.ndim == 3 else "")
+        raise ValueError(f"responsibilities must be >= 0 and sum to 1 in each row; got {q[tuple(bad[0])]} in {where}.")
+    return joint, q, weight
+
+
+def _posterior(joint: Array) -> tuple[Array, Array]:
+    """Return the log posterior (n, K), -inf where all is impossible, and the log-likelihoods (n,)."""
+    row_loglik = logsumexp(joint, axis=1)
+    return joint - np.where(np.isfinite(row_loglik), row_loglik, 0.0)[:, None], row_loglik
 
 
 def _expected_log_ratio(q: Array, log_density: Array) -> Array:
-    """Return sum_k q (log q - log_density) of each row (n,), where 0 log 0 = 0; inf where q > 0 and a density is 0."""
+    """Return sum_k q (log q - log_density) of each row (n,), where 0 log 0 = 0; inf where q > 0 and a density is 0.
+
+    Of a chain, it is the expectation of that over the state before.
+    """
     with np.errstate(divide="ignore", invalid="ignore"):
-        terms = q * (np.log(q) - log_density)
-    return np.asarray(np.where(q > 0, terms, 0.0).sum(axis=1))
+        terms = np.where(q > 0, q * (np.log(q) - log_density), 0.0).sum(axis=-1)
+        if q.ndim == 3:
+            before = _before(q)
+            terms = np.where(before > 0, before * terms, 0.0).sum(axis=1)
+    return np.asarray(terms)
+
+
+def _before(q: Array) -> Array:
+    """Return the distribution of the state before each observation (n, K); any before the first, which has one q."""
+    before = np.full(q.shape[:2], 1 / q.shape[1])
+    for t in range(1, len(q)):
+        before[t] = before[t - 1] @ q[t - 1]
+    return before
 
 
 def _weighted_sum(weight: Array, values: Array) -> float:

@@ -11,7 +11,17 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from lvm.cli_errors import OneLineErrors
-from lvm.cli_families import COVARIANCES, DRAWN, FAMILIES, blocks_of, estimator_of, number_or_word
+from lvm.cli_families import (
+    COVARIANCES,
+    DRAWN,
+    FAMILIES,
+    blocks_of,
+    estimator_of,
+    number_or_word,
+    numbers_of,
+    pair_of,
+    prior_of,
+)
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -19,7 +29,6 @@ if TYPE_CHECKING:
     from lvm.selection import Selection
     from lvm.tables import DataFile
 
-MAX_NUMBERS = 10_000
 RESULTS = ("model.lvm", "assignments.csv", "selection.csv", "criterion.png", "clusters.png")  # the last two by --plot
 
 
@@ -40,6 +49,10 @@ Out = Annotated[
 ]
 ExposureColumn = Annotated[
     str | None, typer.Option(help="Poisson: column of exposures, > 0, such as times or populations.")
+]
+HandleUnknown = Annotated[
+    str | None,
+    typer.Option(help="Categories that the fit had not: error, or ignore as a missing cell.", show_default="error"),
 ]
 Seed = Annotated[int, typer.Option(help="Seed: the same seed gives the same result, bit for bit.", min=0)]
 
@@ -70,16 +83,39 @@ def fit(
         list[str] | None, typer.Option(help="Of --family mixed, once per block: gaussian:height,weight.")
     ] = None,
     alpha: Annotated[float | None, typer.Option(help="Prior on probabilities, >= 1.", show_default="1")] = None,
+    rates_prior: Annotated[
+        str | None, typer.Option(help="Gamma prior on rates: its shape >= 1 and rate >= 0, as 2,0.5.")
+    ] = None,
+    weights_prior: Annotated[
+        float | None, typer.Option(help="Dirichlet prior on mixing weights, >= 1.", show_default="1")
+    ] = None,
+    equal_weights: Annotated[bool, typer.Option("--equal-weights", help="Keep mixing weights at 1 / K.")] = False,
+    binarize: Annotated[float | None, typer.Option(help="Bernoulli: values above this are 1, others 0.")] = None,
+    handle_unknown: HandleUnknown = None,
+    normalize: Annotated[bool, typer.Option("--normalize", help="Divide rows by their lengths first.")] = False,
+    max_concentration: Annotated[
+        float | None, typer.Option(help="Of von Mises-Fisher: most concentration, > 0.", show_default="no bound")
+    ] = None,
     degrees_of_freedom: Annotated[
         str | None, typer.Option(help="Of Student t: separate, common or a number.", show_default="separate")
     ] = None,
     reg_covar: Annotated[float | None, typer.Option(help="Added to every variance.", show_default="1e-6")] = None,
+    prior: Annotated[
+        str | None, typer.Option(help="Of Gaussians: default, mclust's; or parts of it: shrinkage=0.1,dof=8,scale=2.")
+    ] = None,
+    noise: Annotated[bool, typer.Option("--noise", help="Gaussians: also fit uniform noise, component -1.")] = False,
+    on_degenerate: Annotated[
+        str | None,
+        typer.Option(help="Where components collapse: restart, raise, drop or floor.", show_default="restart"),
+    ] = None,
     tol: Annotated[float | None, typer.Option(help="Gain per row, in nats, that ends EM.", show_default="1e-7")] = None,
     max_iter: Annotated[int | None, typer.Option(help="Most iterations of EM.", show_default="1000")] = None,
     acceleration: Annotated[
         str | None, typer.Option(help="anderson: far fewer iterations where EM is slow.", show_default="plain EM")
     ] = None,
-    n_init: Annotated[int, typer.Option(help="Number of starts of each fit.")] = 5,
+    n_init: Annotated[
+        int | None, typer.Option(help="Number of starts of each fit.", show_default="5; gaussian: 3 per component")
+    ] = None,
     seed: Seed = 0,
     jobs: Annotated[int | None, typer.Option(help="Number of threads.", show_default="every core")] = None,
     out: Annotated[
@@ -103,16 +139,24 @@ def fit(
         raise ValueError("--plot needs a folder to draw into; give --out too.")
     if plot and find_spec("matplotlib") is None:
         raise ValueError("--plot needs matplotlib: pip install 'lvm[plot]'.")
-    settings = {"--covariance": covariance, "--reg-covar": reg_covar, "--alpha": alpha}
+    settings: dict[str, Any] = {"--covariance": covariance, "--reg-covar": reg_covar, "--alpha": alpha}
     blocks = blocks_of(block)
     settings["--degrees-of-freedom"] = None if degrees_of_freedom is None else number_or_word(degrees_of_freedom)
+    settings |= {"--rates-prior": pair_of("--rates-prior", rates_prior), "--binarize": binarize}
+    settings |= {"--normalize": normalize or None, "--max-concentration": max_concentration}
+    settings |= {"--handle-unknown": handle_unknown, "--prior": prior_of(prior), "--noise": noise or None}
     estimator, varied = estimator_of(family, settings | {"--exposure-column": exposure_column, "--block": blocks})
+    if plot and noise:
+        raise ValueError("--plot draws no noise; leave --plot or --noise out.")
     if plot and family not in DRAWN:
         raise ValueError(f"--plot is for --family {' or '.join(DRAWN)}, got --family {family}; leave it out.")
+    if n_init is None and estimator.n_init != "auto":
+        n_init = 5
     given: dict[str, Any] = {"tol": tol, "max_iter": max_iter, "n_init": n_init, "random_state": seed}
     given |= {"n_jobs": jobs, "acceleration": acceleration}
+    given |= {"weights_prior": weights_prior, "equal_weights": equal_weights or None, "on_degenerate": on_degenerate}
     estimator.set_params(**{name: value for name, value in given.items() if value is not None})
-    numbers = _numbers(components)
+    numbers = numbers_of(components)
 
     file = tables.read(data)
     roles = [name for name in (weight_column, label_column, exposure_column) if name is not None]
@@ -145,13 +189,14 @@ def fit(
                 **exposures,
                 **varied,
             )
-        assigned = tables.assignments(selection.best.predict_proba(X, **exposures), labels)
+        assigned = tables.assignments(selection.best.predict_proba(X, **exposures), labels, noise)
         if not quiet:
             for message in dict.fromkeys(str(warning.message) for warning in caught):
                 typer.echo(f"warning: {message}", err=True)
             screen = reports.console()
             reports.print_selection(screen, selection)
-            counts = assigned["component"].value_counts().reindex(range(len(selection.best.weights_)), fill_value=0)
+            numbered = [*range(len(selection.best.weights_)), -1]
+            counts = assigned["component"].value_counts().reindex(numbered, fill_value=0)
             reports.print_mixture(screen, selection.best, counts, len(file))
             for line in suspicions(selection.best, X, weight):
                 screen.print(line, markup=False, style="yellow")
@@ -184,12 +229,19 @@ def _write_results(folder: Path, selection: Selection, X: pd.DataFrame, assigned
 
 
 @app.command()
-def predict(model: Model, data: Data, exposure_column: ExposureColumn = None, out: Out = None) -> None:
+def predict(
+    model: Model,
+    data: Data,
+    exposure_column: ExposureColumn = None,
+    handle_unknown: HandleUnknown = None,
+    out: Out = None,
+) -> None:
     """Assign rows to components: CSV of row, component, and the probability of each."""
     from lvm import tables
 
-    estimator, X, exposures = _model_and_rows(model, data, exposure_column)
-    _deliver(tables.assignments(estimator.predict_proba(X, **exposures)), out)
+    estimator, X, exposures = _model_and_rows(model, data, exposure_column, handle_unknown)
+    noise = getattr(estimator, "noise", False)
+    _deliver(tables.assignments(estimator.predict_proba(X, **exposures), noise=noise), out)
 
 
 @app.command()
@@ -197,12 +249,13 @@ def score(
     model: Model,
     data: Data,
     exposure_column: ExposureColumn = None,
+    handle_unknown: HandleUnknown = None,
     per_row: Annotated[bool, typer.Option("--per-row", help="List each row's log-likelihood, as CSV.")] = False,
 ) -> None:
     """Print the log-likelihood of data under a model, in nats."""
     import pandas as pd
 
-    estimator, X, exposures = _model_and_rows(model, data, exposure_column)
+    estimator, X, exposures = _model_and_rows(model, data, exposure_column, handle_unknown)
     each = estimator.score_samples(X, **exposures)
     if per_row:
         _deliver(pd.DataFrame({"row": range(len(each)), "loglik": each}), None)
@@ -264,32 +317,26 @@ def warmup() -> None:
     typer.echo("cache: none, no folder can be written" if done.folder is None else f"cache: {done.folder}")
 
 
-def _numbers(text: str) -> list[int]:
-    """Return the numbers of components that -k asks for, ascending."""
-    numbers: set[int] = set()
-    for part in text.split(","):
-        ends = part.strip().split(":")
-        if len(ends) > 2 or not all(end.strip().isdecimal() for end in ends):
-            raise ValueError(f"-k must look like 3, 1:6 or 2,4,8, got {text!r}.")
-        first, last = int(ends[0]), int(ends[-1])
-        if first < 1 or last < first:
-            raise ValueError(f"-k must name numbers from 1 up, a range from low to high, got {text!r}.")
-        if last - first > MAX_NUMBERS:
-            raise ValueError(f"-k must name at most {MAX_NUMBERS:,} numbers, got {text!r}.")
-        numbers.update(range(first, last + 1))
-    return sorted(numbers)
-
-
-def _model_and_rows(model: Path, data: str, exposure_column: str | None) -> tuple[Any, Any, dict[str, Any]]:
+def _model_and_rows(
+    model: Path, data: str, exposure_column: str | None, handle_unknown: str | None
+) -> tuple[Any, Any, dict[str, Any]]:
     """Return a model, the columns of the data that it was fitted on, in its order, and exposures if any."""
     import lvm
     from lvm import tables
+    from lvm._checks import choice
 
     estimator = lvm.load(model)
     if exposure_column is not None and type(estimator).__name__ != "PoissonMixture":
         raise ValueError(
             f"--exposure-column is for a PoissonMixture, {model} holds a {type(estimator).__name__}; leave it out."
         )
+    if handle_unknown is not None:
+        if not hasattr(estimator, "handle_unknown"):
+            raise ValueError(
+                f"--handle-unknown is for models of categories, {model} holds a {type(estimator).__name__}; leave it "
+                "out."
+            )
+        estimator.set_params(handle_unknown=choice("--handle-unknown", handle_unknown, ["error", "ignore"]))
     names = getattr(estimator, "feature_names_in_", None)
     file: DataFile = tables.read(data, _text_columns(estimator))
     apart = [] if exposure_column is None else [exposure_column]

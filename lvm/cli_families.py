@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any, NamedTuple, NoReturn
 
+MAX_NUMBERS = 10_000  # of components, in one range
 DRAWN = ("gaussian", "student_t", "bernoulli", "categorical", "multinomial")  # by --plot
 
 
@@ -20,21 +21,26 @@ class FamilyEntry(NamedTuple):
 SYNONYMS = ("full", "tied", "diag", "spherical")  # of VVV, EEE, VVI, VII
 STRUCTURES = ("EII", "VII", "EEI", "VEI", "EVI", "VVI", "EEE", "VEE", "EVE", "VVE", "EEV", "VEV", "EVV", "VVV")
 COVARIANCES = (*SYNONYMS, *STRUCTURES)
+GAUSSIAN = ("--covariance", "--reg-covar", "--prior", "--noise")
 T_COVARIANCES = ("full", "diag")
 T_OPTIONS = ("--covariance", "--reg-covar", "--degrees-of-freedom")
-MIXED_OPTIONS = ("--block", "--alpha", "--reg-covar")
+MIXED_OPTIONS = ("--block", "--alpha", "--reg-covar", "--handle-unknown")
+CATEGORICAL = ("--alpha", "--handle-unknown")
+BERNOULLI = ("--alpha", "--binarize")
+POISSON = ("--exposure-column", "--rates-prior")
+VON_MISES = ("--normalize", "--max-concentration")
 # One line per value of --family; `options` are those of its own that it takes.
 FAMILIES = {
-    "gaussian": FamilyEntry("real numbers", "GaussianMixture", "means, covariances", T_OPTIONS[:2], COVARIANCES),
-    "categorical": FamilyEntry("text or numbers", "CategoricalMixture", "probability of each category", ("--alpha",)),
-    "bernoulli": FamilyEntry("zeros and ones", "BernoulliMixture", "probability of a 1 per column", ("--alpha",)),
+    "gaussian": FamilyEntry("real numbers", "GaussianMixture", "means, covariances", GAUSSIAN, COVARIANCES),
+    "categorical": FamilyEntry("text or numbers", "CategoricalMixture", "probability of each category", CATEGORICAL),
+    "bernoulli": FamilyEntry("zeros and ones", "BernoulliMixture", "probability of a 1 per column", BERNOULLI),
     "student_t": FamilyEntry("with outliers", "StudentTMixture", "means, scatters, tails", T_OPTIONS, T_COVARIANCES),
-    "exponential": FamilyEntry("amounts >= 0", "ExponentialMixture", "scale (mean) per column", ()),
+    "exponential": FamilyEntry("amounts >= 0", "ExponentialMixture", "scale (mean) per column", ("--rates-prior",)),
     "gamma": FamilyEntry("amounts > 0", "GammaMixture", "shape, scale per column", ()),
-    "von_mises_fisher": FamilyEntry("rows of length 1", "VonMisesFisherMixture", "direction, concentration", ()),
+    "von_mises_fisher": FamilyEntry("rows of length 1", "VonMisesFisherMixture", "direction, concentration", VON_MISES),
     "multinomial": FamilyEntry("counts (words, choices)", "MultinomialMixture", "probability per column", ("--alpha",)),
     "negative_binomial": FamilyEntry("counts (varied)", "NegativeBinomialMixture", "mean, size per column", ()),
-    "poisson": FamilyEntry("counts (events)", "PoissonMixture", "rate per column", ("--exposure-column",)),
+    "poisson": FamilyEntry("counts (events)", "PoissonMixture", "rate per column", POISSON),
     "mixed": FamilyEntry("columns of several kinds", "MixedMixture", "those of the blocks", MIXED_OPTIONS),
 }
 
@@ -66,12 +72,49 @@ def estimator_of(family: str, settings: dict[str, Any]) -> tuple[Any, dict[str, 
     return estimator, {"covariance_type": listed}
 
 
+def numbers_of(text: str) -> list[int]:
+    """Return the numbers of components that -k asks for, ascending."""
+    numbers: set[int] = set()
+    for part in text.split(","):
+        ends = part.strip().split(":")
+        if len(ends) > 2 or not all(end.strip().isdecimal() for end in ends):
+            raise ValueError(f"-k must look like 3, 1:6 or 2,4,8, got {text!r}.")
+        first, last = int(ends[0]), int(ends[-1])
+        if first < 1 or last < first:
+            raise ValueError(f"-k must name numbers from 1 up, a range from low to high, got {text!r}.")
+        if last - first > MAX_NUMBERS:
+            raise ValueError(f"-k must name at most {MAX_NUMBERS:,} numbers, got {text!r}.")
+        numbers.update(range(first, last + 1))
+    return sorted(numbers)
+
+
 def number_or_word(text: str) -> float | str:
     """Return a number where the text is one."""
     try:
         return float(text)
     except ValueError:
         return text
+
+
+def prior_of(text: str | None) -> str | dict[str, float] | None:
+    """Return the prior of Gaussians that an option such as "default" or "shrinkage=0.1,dof=8" gives."""
+    if text is None or text == "default":
+        return text
+    try:
+        return {name.strip(): float(number) for name, number in (part.split("=") for part in text.split(","))}
+    except ValueError:
+        raise ValueError(f"--prior must be default, or look like shrinkage=0.1,dof=8,scale=2, got {text!r}.") from None
+
+
+def pair_of(option: str, text: str | None) -> tuple[float, float] | None:
+    """Return the two numbers that an option gives, None where it is not given."""
+    if text is None:
+        return None
+    try:
+        first, second = (float(part) for part in text.split(","))
+    except ValueError:
+        raise ValueError(f"{option} must be two numbers, as 2,0.5, got {text!r}.") from None
+    return first, second
 
 
 def announced_family(family: str) -> FamilyEntry:

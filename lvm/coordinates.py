@@ -1,17 +1,15 @@
-"""Coordinates of a mixture about its estimates, with steps for numerical derivatives: what standard errors rest on."""
+"""Coordinates of a model about its estimates, with steps for numerical derivatives: what standard errors rest on."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from typing import Any
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.special import softmax
 
 from lvm._jit import Array
-from lvm.models.mixture import Mixture, MixtureParams, _expand
-from lvm.protocol import Rows, leaves, take_rows
+from lvm.protocol import ZeroDensityError, map_fields, n_rows, slice_rows, take_rows
 
 WIDEST = 0.3  # a coordinate moves that far at most, of order 1, while it is seen whether it can
 NARROWEST = 1e-7  # what cannot move that far both ways is at the end of its range
@@ -19,20 +17,25 @@ SMOOTH = 1e-3  # a step, as a share of how far a coordinate can move both ways
 STEP = 3e-4  # a step, in standard errors of one row: differences err by its square, and by rounding over its square
 STILL = 1e-12  # relative movement that is rounding
 SAMPLE = 1000  # rows from which steps are found
+CELLS = 1 << 21  # numbers of a block of rows that are held at a time: 16 MB
+# A row of a longer log-likelihood, such as a sequence, is the sum of many and takes wider steps: its rounding grows
+# with its length, the curvature of its logarithm falls.
+USUAL_SIZE, MAX_GROWTH = 10.0, 30.0
+METHODS = ("loglik", "n_parameters", "to_vector", "from_vector")
 
 
 class Values:
-    """The user's parameters as one vector: weights, then each array.
+    """The user's parameters as one vector, array after array.
 
     Parameters
     ----------
     arrays : mapping of str to ndarray
-        Weights and parameters.
+        Parameters by name.
     """
 
     def __init__(self, arrays: Mapping[str, Array]) -> None:
         self.shapes = {name: np.shape(array) for name, array in arrays.items()}
-        self.vector = _flat(arrays)
+        self.vector = flat(arrays)
         largest = [np.full(np.size(array), np.abs(array).max(initial=0.0)) for array in arrays.values()]
         self.scale = np.maximum(np.concatenate(largest), np.finfo(np.float64).tiny)
 
@@ -43,277 +46,331 @@ class Values:
         return {name: part.reshape(shape) for (name, shape), part in zip(self.shapes.items(), parts, strict=True)}
 
 
-def _flat(arrays: Mapping[str, Array]) -> Array:
+def flat(arrays: Mapping[str, Array]) -> Array:
+    """Return arrays as one vector."""
     return np.concatenate([np.ravel(array) for array in arrays.values()])
 
 
-def named_values(model: Mixture[Any], components: Any) -> dict[str, Array]:
-    """Return the arrays of a family's parameters by name; "block__name" of a product's."""
-    family = getattr(model.family, "family", model.family)  # of a mixture with noise
-    if hasattr(family, "families"):
-        blocks = zip(family.names, family.families, components.blocks, strict=True)
-        return {
-            f"{block}__{name}": np.asarray(getattr(of_block, name))
-            for block, part, of_block in blocks
-            for name in getattr(part, "parameters", ())
-        }
-    return {name: np.asarray(getattr(components, name)) for name in getattr(family, "parameters", ())}
+def fields_by_name(params: Any, prefix: str = "") -> dict[str, Array]:
+    """Return the arrays of nested NamedTuples by name, "outer__inner" of those inside another."""
+    found: dict[str, Array] = {}
+    for name, value in params._asdict().items():
+        if hasattr(value, "_asdict"):
+            found |= fields_by_name(value, f"{prefix}{name}__")
+        elif value is not None:
+            found[prefix + name] = np.asarray(value, np.float64)
+    return found
 
 
-def held_masks(family: Any) -> dict[str, NDArray[np.bool_]]:
-    """Return the components that a family holds, by parameter; "block__name" of a product's."""
-    if hasattr(family, "families"):
-        pairs = zip(family.names, family.families, strict=True)
-        return {f"{block}__{name}": mask for block, part in pairs for name, mask in held_masks(part).items()}
-    return dict(getattr(family, "held", {}))
+class Reach(NamedTuple):
+    """Where coordinates can move.
+
+    Attributes
+    ----------
+    active : ndarray of shape (p,)
+        Positions of the coordinates that can move both ways, and move something.
+    widths : ndarray of shape (p,)
+        How far.
+    moved : list
+        Parameters after such a move of each.
+    ends : ndarray of shape (T,)
+        How fast each of the user's parameters moves with coordinates at the end of their range, relative to its scale.
+    has_still : bool
+        Whether a coordinate was left out that moves nothing.
+    """
+
+    active: NDArray[np.int64]
+    widths: Array
+    moved: list[Any]
+    ends: Array
+    has_still: bool
 
 
-def _on_structure(family: Any, components: Any) -> Any:
-    """Return parameters with covariances of the family's structure: not every `from_vector` sees to that."""
-    family = getattr(family, "family", family)
-    if hasattr(family, "families"):
-        pairs = zip(family.families, components.blocks, strict=True)
-        return components._replace(blocks=tuple(_on_structure(part, block) for part, block in pairs))
-    if hasattr(family, "nearest") and hasattr(components, "covariances"):
-        return family.params(components.means, family.nearest(components.covariances))
-    return components
-
-
-class Coordinates:
-    """Coordinates v of a mixture, 0 at its estimates: logarithms of the free weights, then those of its family.
+def find_reach(at: Callable[[Array], Any], vector: Array, read: Callable[[Any], Array], scale: Array) -> Reach:
+    """Return how far each coordinate can move both ways.
 
     Parameters
     ----------
-    model : Mixture
-        The mixture.
-    rows : Rows
-        Canonical rows.
-    params : MixtureParams
+    at : callable
+        Returns the parameters that have given coordinates.
+    vector : ndarray of shape (P,)
+        Coordinates of the estimates.
+    read : callable
+        Returns the user's values (T,) of parameters.
+    scale : ndarray of shape (T,)
+        Scales of these.
+    """
+    active, widths, moved, ends, has_still = [], [], [], np.zeros(len(scale)), False
+    start = read(at(vector))
+
+    def movement(params: Any) -> Array:
+        return np.abs((read(params) - start) / scale)
+
+    for j, value in enumerate(vector):
+        width, smooth = WIDEST, False
+        largest = 0.0
+        while np.isfinite(value) and not smooth and width > NARROWEST:
+            pair = [at(vector + sign * width * (np.arange(len(vector)) == j)) for sign in (1, -1)]
+            both = np.array([movement(each) for each in pair])
+            ahead, behind = both.max(axis=1, initial=0.0)
+            largest = max(ahead, behind)
+            smooth = bool(min(ahead, behind) >= 0.5 * largest or largest <= STILL)
+            if not smooth:
+                width /= 4
+        if not smooth and np.isfinite(value):
+            np.maximum(ends, both.max(axis=0) / width, out=ends)
+        elif largest <= STILL:  # the logarithm of a probability of 0, or nearly, moves nothing but from afar
+            with np.errstate(all="ignore"):
+                jump = movement(at(np.where(np.arange(len(vector)) == j, 0.0, vector)))
+            jump[~(jump > STILL)] = 0.0
+            np.maximum(ends, np.minimum(jump, 1.0), out=ends)
+            has_still |= not jump.any()
+        else:
+            active.append(j)
+            widths.append(width)
+            moved.append(pair[0])
+    return Reach(np.array(active, np.int64), np.array(widths), moved, ends, has_still)
+
+
+class Moments(NamedTuple):
+    """Sums over the rows, in coordinates.
+
+    Attributes
+    ----------
+    score : ndarray of shape (P,)
+        Sum of the rows' scores, times their weights.
+    outer : ndarray of shape (P, P)
+        Sum of s_i s_i', times the weights: the empirical information.
+    hessian : ndarray of shape (P, P), optional
+        Second derivatives of the log-likelihood.
+    """
+
+    score: Array
+    outer: Array
+    hessian: Array | None
+
+
+class Coordinates:
+    """Coordinates v of a model, 0 at its estimates, in which its log-likelihood is differentiated by differences.
+
+    Parameters
+    ----------
+    model : LatentModel
+        The model, with `to_vector`, `from_vector` and `n_parameters`.
+    rows : NamedTuple
+        Canonical rows; those of weight 0 may be impossible.
+    params : NamedTuple
         The estimates.
     values : callable
-        Returns the user's arrays of the family's parameters by name.
+        Returns the user's parameters by name from parameters of the model.
+    held : mapping of str to ndarray of bool, optional
+        Masks, in their shapes, of those that are held.
+    gradient : callable, optional
+        Returns the derivatives of the log-likelihood of all rows in the coordinates of `to_vector`, from parameters.
 
     Attributes
     ----------
     steps : ndarray of shape (P,)
         How far to move each coordinate for differences. Those at the end of their range, and those that move nothing,
         are left out.
-    slots : list of ndarray of shape (P,)
-        Moves that differences are taken along: the steps of coordinates of different components, at once.
-    owner : ndarray of shape (slots, K)
-        The coordinate that moves component k in a slot, -1 where none does.
+    values : Values
+        The user's parameters.
     jacobian : ndarray of shape (T, P)
-        Derivatives of the user's parameters.
+        Their derivatives.
     held : ndarray of shape (T,)
-        Which of the user's parameters are held.
-    has_ends : bool
-        Whether a coordinate is at the end of its range.
+        Which of them are held.
 
     Raises
     ------
     TypeError
-        If the family lacks `parameters`, `to_vector` or `from_vector`.
+        If the model lacks a method.
+    ZeroDensityError
+        If a row of positive weight is impossible.
     """
 
     def __init__(
-        self, model: Mixture[Any], rows: Rows, params: MixtureParams, values: Callable[[Any], Mapping[str, Array]]
+        self,
+        model: Any,
+        rows: Any,
+        params: Any,
+        values: Callable[[Any], Mapping[str, Array]],
+        held: Mapping[str, NDArray[np.bool_]] | None = None,
+        gradient: Callable[[Any], Array] | None = None,
     ) -> None:
-        self.model, self.rows, self.params = model, rows, params
-        whole = getattr(model.family, "family", model.family)
-        for family in getattr(whole, "families", [whole]):
-            missing = [name for name in ("parameters", "to_vector", "from_vector") if not hasattr(family, name)]
-            if missing:
-                raise TypeError(
-                    f"{type(family).__name__} must implement {', '.join(missing)} for its parameters to have standard "
-                    "errors."
-                )
-        self._values_of = values
-        self._vector = np.asarray(model.family.to_vector(params.components, params.components), np.float64)
-        self.components = self._at(self._vector)
-        self.n_components = len(params.weights)
-        self._name_weights()
-        self.values = Values({"weights": params.weights, **values(self.components)})
-        self._find_ends()
-        self._find_steps()
-        plus, minus = (np.array([self._read(sign * move) for move in np.diag(self.steps)]) for sign in (1, -1))
-        self.jacobian = (
-            ((plus - minus) / (2 * self.steps[:, None])).T
-            if len(self.steps)
-            else np.zeros((len(self.values.vector), 0))
-        )
-        self.held = self._held()
-
-    # ----- from coordinates to parameters ---------------------------------------------------------------------
+        missing = [name for name in METHODS if not callable(getattr(model, name, None))]
+        if missing:
+            raise TypeError(
+                f"{type(model).__name__} must implement {', '.join(missing)} for its parameters to have standard "
+                "errors."
+            )
+        self.model, self.rows, self._origin, self._values_of = model, rows, params, values
+        self._gradient = gradient
+        self._vector = np.asarray(model.to_vector(params, params), np.float64)
+        self.params = self._at(self._vector)
+        self.values = Values(values(self.params))
+        self._reach = find_reach(self._at, self._vector, self._flat_values, self.values.scale)
+        self._set_steps()
+        self._differentiate_values()
+        self.held = self._held_values(held or {})
 
     def _at(self, vector: Array) -> Any:
-        family = self.model.family
-        return _on_structure(family, family.from_vector(vector, self.params.components))
+        return self.model.from_vector(vector, self._origin)
 
-    def _name_weights(self) -> None:
-        weights, held = self.params.weights, self.model.held_weights
-        free = (weights > 0) & (np.ones(len(weights), bool) if held is None else ~held)
-        if self.model.equal_weights or free.sum() < 2:
-            free[:] = False
-        self.free_weights = free
-        self.n_weights = int(free.sum())
-        shares = weights[free] / weights[free].sum() if self.n_weights else np.empty(0)
-        self.free_shares = shares
-        self.weight_gradients = np.zeros((self.n_weights, len(weights)))  # d log weight_k / d v_j
-        self.weight_gradients[:, free] = np.eye(self.n_weights) - shares[:, None]
-
-    def weights(self, move: Array) -> Array:
-        """Return the weights after a move (P,)."""
-        weights: Array = self.params.weights.copy()
-        free = self.free_weights
-        if self.n_weights:
-            weights[free] = weights[free].sum() * softmax(np.log(weights[free]) + move[: self.n_weights])
-        return weights
-
-    def moved(self, move: Array) -> Any:
-        """Return the family's parameters after a move (P,)."""
-        vector = self._vector.copy()
-        vector[self._active] += move[self.n_weights :]
-        return self._at(vector)
+    def _flat_values(self, params: Any) -> Array:
+        return flat(self._values_of(params))
 
     def _read(self, move: Array) -> Array:
         """Return the user's parameters after a move (P,), as one vector."""
-        return _flat({"weights": self.weights(move), **self._values_of(self.moved(move))})
+        return self._flat_values(self.moved(move))
 
-    # ----- where coordinates can move -------------------------------------------------------------------------
+    def moved(self, move: Array) -> Any:
+        """Return the parameters after a move (P,)."""
+        vector = self._vector.copy()
+        vector[self._reach.active] += move
+        return self._at(vector)
 
-    def _find_ends(self) -> None:
-        """Find how far each of the family's coordinates can move both ways, and which components it moves."""
-        reach, support, ends = [], [], np.zeros(len(self.values.vector))
-        active = []
-        base = list(leaves(self.components))
-        start = _flat(self._values_of(self.components))
-        scale = self.values.scale[self.n_components :]
-        for j in range(len(self._vector)):
-            if not np.isfinite(self._vector[j]):
-                continue
-            width, smooth = WIDEST, False
-            while not smooth and width > NARROWEST:
-                pair = [self._at(self._vector + sign * width * (np.arange(len(self._vector)) == j)) for sign in (1, -1)]
-                movement = np.array([(_flat(self._values_of(each)) - start) / scale for each in pair])
-                ahead, behind = np.abs(movement).max(axis=1, initial=0.0)
-                smooth = bool(min(ahead, behind) >= 0.5 * max(ahead, behind) or max(ahead, behind) <= STILL)
-                if not smooth:
-                    width /= 4
-            if not smooth:
-                np.maximum(
-                    ends[self.n_components :], np.abs(movement).max(axis=0) / width, out=ends[self.n_components :]
-                )
-                continue
-            if max(ahead, behind) <= STILL:
-                continue
-            active.append(j)
-            reach.append(width)
-            support.append(_changed(base, list(leaves(pair[0])), self.n_components))
-        self._ends = ends * self.values.scale
-        self._active = np.array(active, np.int64)
-        self._reach = np.array(reach)
-        self._support = np.array(support, bool).reshape(-1, self.n_components)
+    def _differentiate_values(self) -> None:
+        if not len(self.steps):
+            self.jacobian = np.zeros((len(self.values.vector), 0))
+            return
+        plus, minus = (np.array([self._read(sign * move) for move in np.diag(self.steps)]) for sign in (1, -1))
+        self.jacobian = ((plus - minus) / (2 * self.steps[:, None])).T
+
+    def _held_values(self, masks: Mapping[str, NDArray[np.bool_]]) -> NDArray[np.bool_]:
+        held = self.values.split(np.zeros(len(self.values.vector), bool))
+        for name, mask in masks.items():
+            held[name][mask] = True
+        return np.asarray(flat(held), bool)
+
+    # ----- what standard errors ask ---------------------------------------------------------------------------
+
+    @property
+    def name(self) -> str:
+        """What the coordinates are said to be of."""
+        return type(self.model).__name__
+
+    @property
+    def n_expected(self) -> int:
+        """Number of free parameters that the model counts."""
+        return int(self.model.n_parameters(self.params))
+
+    @property
+    def is_partial(self) -> bool:
+        """Whether coordinates were left out or held, so that there may be fewer free directions than parameters."""
+        return bool(self._reach.ends.any() or self._reach.has_still or self.held.any())
 
     def at_the_end(self, movement: Array) -> NDArray[np.bool_]:
         """Return which of the user's parameters (T,) only coordinates at the end of their range would move.
 
-        `movement` (T,) is how far the others do; those of weight 0 are at the end as well.
+        `movement` (T,) is how far the others do.
         """
-        scale = self._ends > 0
-        found = scale & (np.abs(self.jacobian).max(axis=1, initial=0.0) <= 1e-4 * self._ends)
-        found[: self.n_components] |= (self.params.weights == 0) & (movement[: self.n_components] == 0)
-        return np.asarray(found)
+        ends = self._reach.ends * self.values.scale
+        return np.asarray((ends > 0) & (np.abs(self.jacobian).max(axis=1, initial=0.0) <= 1e-4 * ends))
 
-    @property
-    def has_ends(self) -> bool:
-        """Whether a coordinate, or a weight, is at the end of its range."""
-        return bool(self._ends.any() or (self.params.weights == 0).any())
+    def check(self, kind: str, n_free: int) -> None:
+        """Refuse sums of squared scores of fewer rows than free parameters: they have no inverse."""
+        weight = self._weight()
+        n = n_rows(self.rows) if weight is None else int(np.count_nonzero(weight))
+        if kind != "observed" and n < n_free:
+            raise ValueError(
+                f"kind={kind!r} needs the scores of at least as many independent rows (groups, sequences) as there are "
+                f"parameters, but there are {n} for {n_free}; use kind='observed', or give more."
+            )
 
-    def _find_steps(self) -> None:
-        """Set steps and slots: first narrow ones, then by the information of some rows."""
-        steps = np.minimum(SMOOTH * self._reach, 1e-6)
-        self._set_slots(steps)
-        n = len(self.rows.X)
-        index = np.unique(np.linspace(0, n - 1, min(n, SAMPLE)).astype(np.int64))
-        labels = None if self.rows.labels is None else self.rows.labels[index]
-        X = take_rows(self.rows.X, index)
-        resp = self._responsibilities(self.density(X, self.components), labels)
-        information = np.zeros(len(steps))
-        for s, slot in enumerate(self.slots):
-            with np.errstate(invalid="ignore"):
-                squares = np.where(resp > 0, np.square(self.differences(slot, X)), 0.0)
-            for k, j in enumerate(self.owner[s]):
-                if j >= 0 and resp[k].any():
-                    each = float(resp[k] @ squares[k] / resp[k].sum())
-                    information[j - self.n_weights] = max(information[j - self.n_weights], each)
-        with np.errstate(divide="ignore"):
-            self._set_slots(np.minimum(SMOOTH * self._reach, STEP / np.sqrt(information)))
+    def log_prior(self, move: Array) -> float:
+        """Return the log prior after a move (P,); 0 without one."""
+        prior = getattr(self.model, "log_prior", None)
+        return 0.0 if prior is None else float(prior(self.moved(move)))
 
-    def _set_slots(self, steps: Array) -> None:
-        self.steps = np.concatenate([np.full(self.n_weights, STEP), steps])
-        owner: list[NDArray[np.int64]] = []
-        for j, moves in enumerate(self._support, self.n_weights):
-            row = next((row for row in owner if (row[moves] < 0).all()), None)
-            if row is None:
-                row = np.full(self.n_components, -1)
-                owner.append(row)
-            row[moves] = j
-        self.owner = np.array(owner, np.int64).reshape(-1, self.n_components)
-        self.slots = []
-        for row in self.owner:
-            slot = np.zeros(len(self.steps))
-            slot[row[row >= 0]] = self.steps[row[row >= 0]]
-            self.slots.append(slot)
+    # ----- log-likelihoods ------------------------------------------------------------------------------------
 
-    def _held(self) -> NDArray[np.bool_]:
-        masks = {"weights": np.full(self.n_components, self.model.equal_weights)}
-        if self.model.held_weights is not None:
-            masks["weights"] = self.model.held_weights
-        masks |= held_masks(self.model.family)
-        held = self.values.split(np.zeros(len(self.values.vector), bool))
-        for name, mask in masks.items():
-            held[name][mask] = True
-        return np.asarray(_flat(held), bool)
+    def _weight(self) -> Array | None:
+        return getattr(self.rows, "weight", None)
 
-    # ----- densities ------------------------------------------------------------------------------------------
+    def _set_steps(self) -> None:
+        """Set steps: first narrow ones, then by the information of some rows."""
+        weight = self._weight()
+        counted = np.arange(n_rows(self.rows)) if weight is None else np.flatnonzero(weight > 0)
+        index = counted[np.unique(np.linspace(0, len(counted) - 1, min(len(counted), SAMPLE)).astype(np.int64))]
+        some = map_fields(lambda field: take_rows(field, index), self.rows)
+        size = np.abs(self.model.loglik(some, self.params)).mean()
+        growth = float(np.clip((size / USUAL_SIZE) ** 0.25, 1.0, MAX_GROWTH)) if np.isfinite(size) else 1.0
+        self.steps = np.minimum(SMOOTH * self._reach.widths, 1e-6)
+        information = np.array([np.mean(np.square(self._differences(j, some))) for j in range(len(self.steps))])
+        with np.errstate(divide="ignore", invalid="ignore"):
+            widest = SMOOTH * growth * self._reach.widths
+            self.steps = np.fmin(widest, STEP * growth**2 / np.sqrt(information))
 
-    def density(self, X: Any, components: Any) -> Array:
-        """Return the log densities (K, m) of canonical rows, with the family's penalty."""
-        out = np.zeros((self.n_components, len(X)))
-        self.model.family.log_density(X, components, out)
-        penalty = getattr(self.model.family, "log_penalty", None)
-        return out if penalty is None else out + np.asarray(penalty(components))[:, None]
+    def _differences(self, j: int, rows: Any) -> Array:
+        """Return the derivatives (m,) of the rows' log-likelihoods by a coordinate."""
+        move = np.zeros(len(self.steps))
+        move[j] = self.steps[j]
+        with np.errstate(invalid="ignore"):  # impossible rows
+            rise = self.model.loglik(rows, self.moved(move)) - self.model.loglik(rows, self.moved(-move))
+        return np.asarray(rise / (2 * self.steps[j]))
 
-    def responsibilities(self, density: Array, part: slice) -> Array:
-        """Return the responsibilities (K, m) of some rows from their log densities."""
-        return self._responsibilities(density, None if self.rows.labels is None else self.rows.labels[part])
+    def _blocks(self) -> Iterator[tuple[Any, Array]]:
+        """Yield blocks of rows, and their weights."""
+        n, most = n_rows(self.rows), max(64, CELLS // max(1, len(self.steps)))
+        for start in range(0, n, most):
+            block = slice_rows(self.rows, slice(start, min(start + most, n)))
+            weight = getattr(block, "weight", None)
+            yield block, np.ones(n_rows(block)) if weight is None else np.array(weight)
 
-    def _responsibilities(self, density: Array, labels: NDArray[Any] | None) -> Array:
-        with np.errstate(divide="ignore"):
-            joint = density + np.log(self.params.weights)[:, None]
-        if labels is not None:
-            joint[_expand(labels, len(joint)) == 0] = -np.inf
-        largest = joint.max(axis=0)
-        resp = np.exp(joint - np.where(np.isfinite(largest), largest, 0.0))
-        total = resp.sum(axis=0)
-        return np.asarray(resp / np.where(total > 0, total, 1.0))
+    def moments(self, hessian: bool = True) -> Moments:
+        """Return the sums of scores, of their outer products and, if asked for, of second derivatives.
 
-    def differences(self, slot: Array, X: Any) -> Array:
-        """Return the derivatives (K, m) of the log densities by the coordinates that a slot moves; 0 for the others."""
-        s = next(i for i, other in enumerate(self.slots) if other is slot)
-        owner = self.owner[s]
-        with np.errstate(invalid="ignore"):
-            rise = self.density(X, self.moved(slot)) - self.density(X, self.moved(-slot))
-        return np.asarray(rise / (2 * np.where(owner >= 0, self.steps[owner], 1.0))[:, None])
+        Parameters
+        ----------
+        hessian : bool
+            Whether to sum second derivatives: as many passes over the rows as pairs of coordinates, twice; or, with a
+            gradient, as many as twice the coordinates.
+        """
+        p, start = len(self.steps), 0
+        score, outer = np.zeros(p), np.zeros((p, p))
+        for block, weight in self._blocks():
+            scores = np.zeros((p, len(weight)))
+            for j in range(p):
+                scores[j] = self._differences(j, block)
+            scores[:, weight == 0] = 0.0
+            bad = ~np.isfinite(scores).all(axis=0)
+            if bad.any():
+                raise ZeroDensityError(start + int(bad.argmax()))
+            score += scores @ weight
+            outer += (scores * weight) @ scores.T
+            start += len(weight)
+        return Moments(score, outer, self._hessian() if hessian else None)
+
+    def _hessian(self) -> Array:
+        """Return the second derivatives of the log-likelihood.
+
+        By differences f of it: with steps a and b, f_ab a b is half of f(a + b) - f(a) - f(b) - f(-a) - f(-b) +
+        f(-a - b). Each row is taken off its own value first, so that no digit is lost to the number of rows.
+        """
+        if self._gradient is not None:
+            rises = [
+                self._gradient(self.moved(move)) - self._gradient(self.moved(-move)) for move in np.diag(self.steps)
+            ]
+            out = np.array(rises).reshape(-1, len(self._vector))[:, self._reach.active] / (2 * self.steps[:, None])
+            return np.asarray((out + out.T) / 2)
+        weight = self._weight()
+        start = self.model.loglik(self.rows, self.params)
+        counted = np.ones(len(start), bool) if weight is None else np.asarray(weight) > 0
+
+        def rise(move: Array) -> float:
+            change = (self.model.loglik(self.rows, self.moved(move)) - start)[counted]
+            return float(change.sum() if weight is None else change @ weight[counted])
+
+        return second_differences(rise, self.steps)
 
 
-def _changed(base: list[Array], moved: list[Array], n_components: int) -> NDArray[np.bool_]:
-    """Return which components two lists of parameters differ in; all, where they share what differs."""
-    changed = np.zeros(n_components, bool)
-    for one, other in zip(base, moved, strict=True):
-        differs = np.atleast_1d(np.any(np.reshape(one != other, (len(one), -1)), axis=1))
-        if len(differs) == 1:
-            changed |= differs[0]
-        else:
-            changed[: len(differs)] |= differs
-    return changed
+def second_differences(rise: Callable[[Array], float], steps: Array) -> Array:
+    """Return the second derivatives (P, P) at 0 of a function that is 0 there, by differences of given steps (P,)."""
+    out, unit = np.zeros((len(steps), len(steps))), np.diag(steps)
+    once = [rise(move) + rise(-move) for move in unit]
+    for a, move in enumerate(unit):
+        out[a, a] = once[a]
+        for b in range(a):
+            both = rise(move + unit[b]) + rise(-move - unit[b])
+            out[a, b] = out[b, a] = (both - once[a] - once[b]) / 2
+    return np.asarray(out / np.outer(steps, steps))

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
+from numpy.typing import NDArray
 
 from lvm._jit import canonical
 from lvm.models.mixture import Mixture, MixtureParams
@@ -78,10 +79,28 @@ def without(params: MixtureParams, component: int) -> MixtureParams:
     )
 
 
+def confined(model: Mixture[Any], params: MixtureParams) -> MixtureParams:
+    """Return the parameters within the bounds of a floored model, and as near as can be to those given.
+
+    Parameters
+    ----------
+    model : Mixture
+        The model.
+    params : MixtureParams
+        Of a model without the bounds.
+    """
+    family = model.family
+    return params._replace(components=family.confined(params.components)) if hasattr(family, "confined") else params
+
+
 def dropped(
-    model: Mixture[Any], rows: Rows, result: EMResult, run: Callable[[MixtureParams], EMResult]
+    model: Mixture[Any], rows: Rows, result: EMResult, run: Callable[[Mixture[Any], MixtureParams], EMResult]
 ) -> tuple[EMResult, list[str]]:
     """Return the fit that EM reaches when it goes on without each component that collapses or has died.
+
+    Rows that no other component can take, as one row far from all others, make the next one collapse, and so on until
+    one is left. Where a component collapses that has taken in rows of one that was dropped, EM goes back to that one
+    and on with floors from there, if the family has any.
 
     Parameters
     ----------
@@ -92,14 +111,14 @@ def dropped(
     result : EMResult
         Where EM ended.
     run : callable
-        `run(params)` runs EM from there.
+        `run(model, params)` runs EM of a model from there.
 
     Returns
     -------
     result : EMResult
         Its trace begins after the last component was dropped.
     notes : list of str
-        What was dropped and why, in order.
+        What was dropped or floored and why, in order.
 
     Raises
     ------
@@ -107,6 +126,8 @@ def dropped(
         If the last component collapses, or what collapses is no single component.
     """
     notes: list[str] = []
+    collapses: list[_Collapse] = []
+    floors = floored(model, rows)
     while True:
         K = len(result.params.weights)
         if result.status is Status.DEGENERATE:
@@ -114,10 +135,32 @@ def dropped(
             if K == 1 or error.component is None:
                 raise error
             component, why = error.component, str(error)
+            own = model.responsibilities(rows._replace(weight=None), result.params)[:, component] > 0.5
+            earlier = [index for index, collapse in enumerate(collapses) if (own & collapse.rows).any()]
+            bounded = next(floors, None) if earlier else None
+            if bounded is not None:
+                model, before = bounded, collapses[earlier[0]]
+                del collapses[earlier[0] :], notes[before.n_notes :]
+                notes.append(
+                    f"component {before.component} of {len(before.result.params.weights)} was kept, and the fit went "
+                    f"on with {model.family!r}: without it others collapse on its rows"
+                )
+                result = run(model, confined(model, before.result.params))
+                continue
+            collapses.append(_Collapse(own, component, result, len(notes)))
         else:
             dead = np.flatnonzero(result.params.weights <= DEAD_SHARE)
             if not len(dead):
                 return result, notes
             component, why = int(dead[0]), "no row belongs to it"
         notes.append(f"component {component} of {K} was dropped: {why}")
-        result = run(without(result.params, component))
+        result = run(model, without(result.params, component))
+
+
+class _Collapse(NamedTuple):
+    """The rows (n,) of a component that collapsed, its number, where EM was, and how many notes there were."""
+
+    rows: NDArray[np.bool_]
+    component: int
+    result: EMResult
+    n_notes: int

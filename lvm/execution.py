@@ -18,7 +18,7 @@ from typing import Any
 import joblib
 import numpy as np
 
-from lvm.protocol import SparseRows, ZeroDensityError, leaves, n_rows, slice_rows
+from lvm.protocol import SparseRows, ZeroDensityError, leaves, n_rows, protected, slice_rows
 
 MAX_CHUNKS = 64
 # A chunk costs some 50 microseconds of Python and of hand-over between threads: it should take about a millisecond.
@@ -177,7 +177,7 @@ class Execution:
             return reduce(add_stats, map(self._stats, self._parts, self._chunks, repeat(params)))
 
         def run(chunk: slice) -> Any:
-            return self._stats(slice_rows(self._rows, chunk), chunk, params)
+            return self._stats(protected(slice_rows(self._rows, chunk)), chunk, params)
 
         return reduce(add_stats, self._map(run, self._chunks))
 

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import warnings
+from functools import cache
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy import sparse
+from sklearn import config_context
 from sklearn.cluster import AgglomerativeClustering, KMeans, kmeans_plusplus
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.metrics import pairwise_distances_argmin
 from sklearn.metrics.pairwise import euclidean_distances
+from threadpoolctl import ThreadpoolController
 
 from lvm import _checks
 from lvm._jit import Array, canonical
@@ -21,8 +24,7 @@ from lvm.models.mixture import Mixture, MixtureParams
 from lvm.protocol import Rows, map_fields
 
 METHODS = ("kmeans", "k-means++", "random", "random_from_data", "hierarchical", "mixed")
-# What the starts of "mixed" are in turn after the first, which is "hierarchical". No method finds every optimum: see
-# notebooks/gaussian_starts.ipynb.
+# What the starts of "mixed" are in turn. No method finds every optimum: see notebooks/gaussian_starts.ipynb.
 MIXED = ("kmeans", "sphered", "k-means++", "random_from_data")
 
 # Hierarchical clustering takes time and memory that grow with the square of the rows.
@@ -31,6 +33,10 @@ MAX_CLUSTERED_ROWS = 2_000
 # More rows than this improve a start no further, but would cost time and memory that grow with n.
 MAX_START_ROWS = 50_000
 
+# Several starts race on no more rows than this, and the winner goes on on all: many starts for little more than one.
+MAX_RACE_ROWS = 10_000
+
+MAX_STARTS = 24  # of n_init="auto"
 
 # Directions with less than this share of the largest variance are rounding, as those of collinear columns.
 FLAT = 1e-10
@@ -88,6 +94,41 @@ def subsample(rows: Rows, rng: np.random.RandomState) -> NDArray[np.int64] | Non
     return np.asarray(np.sort(rng.choice(n, MAX_START_ROWS, replace=False)), np.int64)
 
 
+def n_starts(n_components: int) -> int:
+    """Return how many starts `n_init="auto"` makes: local optima multiply with components, one has only one."""
+    return 1 if n_components == 1 else min(3 * n_components, MAX_STARTS)
+
+
+def race_sample(rows: Rows, n_components: int, rng: np.random.RandomState) -> NDArray[np.int64] | None:
+    """Return the sorted rows on which several starts race; None means all of them.
+
+    There are at least twice as many as full covariances have parameters. Rows without weight are left out; those whose
+    component is known are in, where they are few.
+
+    Parameters
+    ----------
+    rows : Rows
+        Canonical rows.
+    n_components : int
+        Number of components.
+    rng : RandomState
+        Source of randomness.
+    """
+    n, d = rows.X.shape
+    size = max(MAX_RACE_ROWS, n_components * d * (d + 3))
+    if n <= size:
+        return None
+    index = np.arange(n) if rows.weight is None else np.flatnonzero(rows.weight)
+    if len(index) <= size:
+        return index
+    known = np.empty(0, np.int64)
+    if rows.labels is not None:
+        known = np.flatnonzero(rows.labels[index] >= 0 if rows.labels.ndim == 1 else ~rows.labels[index].all(axis=1))
+        known = known[: len(known) if 2 * len(known) <= size else 0]
+    others = rng.choice(np.delete(index, known), size - len(known), replace=False)
+    return np.asarray(np.sort(np.concatenate([index[known], others])), np.int64)
+
+
 def filled(X: Any) -> Any:
     """Return X (n, d) with column means in place of missing cells: for starts alone, never for the likelihood."""
     if sparse.issparse(X) or getattr(X, "dtype", np.dtype(object)).kind != "f" or not np.isnan(X).any():
@@ -115,7 +156,7 @@ def assign(
         Number of components.
     method : {"kmeans", "k-means++", "random", "random_from_data", "hierarchical", "mixed"}
         k-means; the nearest of seeds spread by k-means++; random responsibilities; the nearest of random rows; Ward's
-        hierarchical clustering; or each of these but random responsibilities in turn, and k-means in sphered space.
+        hierarchical clustering; or in turn k-means, k-means in sphered space, k-means++ and random rows.
     rng : RandomState
         Source of randomness.
     weight : ndarray of shape (n,), optional
@@ -139,11 +180,28 @@ def assign(
     to optimize an objective function", JASA 58.
     """
     if method == "mixed":
-        method, index = ("hierarchical", 0) if index == 0 else (MIXED[(index - 1) % len(MIXED)], index)
+        method = MIXED[index % len(MIXED)]
+    # The rows are finite; and threads that wait for each other take longer than few rows do.
+    quick = _openmp().limit(limits=1 if features.shape[0] <= MAX_RACE_ROWS else None)
+    with config_context(assume_finite=True, skip_parameter_validation=True), quick:
+        return _assign(features, n_components, method, rng, weight, labels, centres, index)
+
+
+def _assign(
+    features: Any,
+    n_components: int,
+    method: str,
+    rng: np.random.RandomState,
+    weight: Array | None,
+    labels: NDArray[Any] | None,
+    centres: Array | None,
+    index: int,
+) -> NDArray[Any]:
+    """Return the assignment of rows to components by a method that is no mixture of others."""
     n = features.shape[0]
     if labels is not None and labels.ndim == 2:
         single = np.where(labels.sum(axis=1) == 1, labels.argmax(axis=1), -1)
-        free = assign(features, n_components, method, rng, weight, single, centres, index)
+        free = _assign(features, n_components, method, rng, weight, single, centres, index)
         resp = labels * (free if free.ndim == 2 else np.equal.outer(free, np.arange(n_components)))
         resp = np.where(resp.any(axis=1, keepdims=True), resp, labels)
         return np.asarray(resp / resp.sum(axis=1, keepdims=True))
@@ -171,6 +229,12 @@ def assign(
         assigned = pairwise_distances_argmin(features, _seeds(features, n_components, method, rng, weight, labels))
     assigned = np.asarray(assigned, np.int64)
     return assigned if labels is None else np.where(labels >= 0, labels, assigned)
+
+
+@cache
+def _openmp() -> Any:
+    """Return what limits the threads of scikit-learn's kernels."""
+    return ThreadpoolController().select(user_api="openmp")
 
 
 def collapse(features: Any, weight: Array | None) -> tuple[Any, Array, NDArray[np.int64]]:
@@ -265,7 +329,8 @@ def _sphered(features: Any, weight: Array | None) -> Any:
     """
     if sparse.issparse(features):
         return features
-    centred = _standardised(features) - np.average(_standardised(features), axis=0, weights=weight)
+    scaled = _standardised(features)
+    centred = scaled - np.average(scaled, axis=0, weights=weight)
     variances, axes = np.linalg.eigh(np.cov(centred.T, bias=True, aweights=weight).reshape(centred.shape[1], -1))
     kept = variances > FLAT * variances[-1]
     return centred @ (axes[:, kept] / np.sqrt(variances[kept])) if kept.any() else features

@@ -40,6 +40,10 @@ class CanonicalRows:
     def _fields(self) -> tuple[Any, ...]:
         return tuple(vars(self).values())
 
+    def __setstate__(self, state: Mapping[str, Any]) -> None:
+        """Make arrays read-only again, which pickling forgets: kernels would compile once more for others."""
+        vars(self).update({name: _pick(field, _protected) for name, field in state.items()})
+
     def __len__(self) -> int:
         return len(self._fields()[0])
 
@@ -132,6 +136,15 @@ class IncompleteRows(CanonicalRows):
     X: Array
 
 
+def _protected(part: Any) -> Any:
+    return canonical(part, part.dtype) if isinstance(part, np.ndarray) else part
+
+
+def protected(rows: Any) -> Any:
+    """Return canonical rows, a NamedTuple, with arrays that are read-only again after they were pickled."""
+    return map_fields(_protected, rows)
+
+
 def _pick(field: Any, pick: Any) -> Any:
     if isinstance(field, tuple):
         return tuple(pick(part) for part in field)
@@ -177,7 +190,8 @@ class LatentModel(Protocol[Params, Stats]):
 
     - `log_prior(params) -> float`: the driver then climbs `stats.loglik + log_prior(params)`;
     - `objective(stats, params) -> float`: the same said in full, where that sum is not enough;
-    - `canonical(rows) -> rows`: bring rows to the dtype and layout of the kernels, once per fit.
+    - `canonical(rows) -> rows`: bring rows to the dtype and layout of the kernels, once per fit;
+    - `joint_log_density(rows, params) -> (n, K)`: log p(x_i, z_i = k) of a discrete latent variable, for `lvm.elbo`.
     """
 
     def estep_stats(self, rows: Any, params: Params) -> Stats:

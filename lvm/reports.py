@@ -94,8 +94,8 @@ def print_mixture(screen: Console, estimator: Any, counts: Any, rows: int) -> No
         Where to print.
     estimator : estimator
         A fitted mixture.
-    counts : array of shape (K,)
-        Number of rows assigned to each component.
+    counts : array of shape (K,) or (K + 1,)
+        Number of rows assigned to each component, and last to noise.
     rows : int
         Number of rows.
     """
@@ -103,13 +103,17 @@ def print_mixture(screen: Console, estimator: Any, counts: Any, rows: int) -> No
     shown = list(range(min(len(names), MAX_COLUMNS)))
     what, cells = estimator._described(shown)
     kind = getattr(estimator, "covariance_type", None)
-    title = f"{type(estimator).__name__}, K = {len(estimator.weights_)}" + (f", covariance {kind}" if kind else "")
+    noise = ["noise"] if getattr(estimator, "noise", False) else []
+    K = len(estimator.weights_) - len(noise)
+    title = f"{type(estimator).__name__}, K = {K}" + (f", covariance {kind}" if kind else "")
     screen.print(title, style="bold")
     table = _table()
     for heading in ("component", "weight", "rows", *(names[j] for j in shown)):
         table.add_column(_plain(heading), justify="right")
     for k, row in enumerate(cells):
         table.add_row(str(k), f"{estimator.weights_[k]:.4f}", str(counts[k]), *map(Text, row))
+    for name in noise:
+        table.add_row(name, f"{estimator.weights_[-1]:.4f}", str(counts[-1]))
     _print_whole(screen, table)
     if hasattr(estimator, "degrees_of_freedom_"):
         screen.print("degrees of freedom: " + ", ".join(f"{nu:.4g}" for nu in estimator.degrees_of_freedom_))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import inspect
+import warnings
 from enum import StrEnum
 from typing import Any, NamedTuple
 
@@ -69,3 +71,11 @@ class EMResult(NamedTuple):
     def converged(self) -> bool:
         """Whether EM ended because the gain fell below the tolerance."""
         return self.status is Status.CONVERGED
+
+
+def warn(message: str, category: type[Warning] = UserWarning) -> None:
+    """Warn of what a user asked for, pointing at the line outside the library that asked."""
+    frame, level = inspect.currentframe(), 1
+    while frame is not None and frame.f_globals.get("__name__", "").partition(".")[0] == "lvm":
+        frame, level = frame.f_back, level + 1
+    warnings.warn(message, category, stacklevel=level)

@@ -274,7 +274,9 @@ def _read_parquet(path: Path) -> pd.DataFrame:
     return frame
 
 
-def assignments(probabilities: NDArray[np.float64], labels: NDArray[np.int64] | None = None) -> pd.DataFrame:
+def assignments(
+    probabilities: NDArray[np.float64], labels: NDArray[np.int64] | None = None, noise: bool = False
+) -> pd.DataFrame:
     """Return row, component, its probability, and the probability of every component.
 
     Parameters
@@ -283,6 +285,8 @@ def assignments(probabilities: NDArray[np.float64], labels: NDArray[np.int64] | 
         Posterior probabilities of the components.
     labels : ndarray of shape (n,), optional
         Known components, -1 where unknown: those rows belong to them for certain.
+    noise : bool
+        Whether the last component is noise, whose number is -1.
     """
     n, K = probabilities.shape
     if labels is not None:
@@ -291,7 +295,10 @@ def assignments(probabilities: NDArray[np.float64], labels: NDArray[np.int64] | 
         probabilities[known] = np.equal.outer(labels[known], np.arange(K))
     best = probabilities.argmax(axis=1)
     columns: dict[str, Any] = {"row": np.arange(n), "component": best, "probability": probabilities[np.arange(n), best]}
-    columns |= {f"component_{k}": probabilities[:, k] for k in range(K)}
+    names = [f"component_{k}" for k in range(K)]
+    if noise:
+        columns["component"], names[-1] = np.where(best == K - 1, -1, best), "noise"
+    columns |= {name: probabilities[:, k] for k, name in enumerate(names)}
     return pd.DataFrame(columns)
 
 

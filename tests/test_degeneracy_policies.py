@@ -26,7 +26,8 @@ SINGULAR = r"component \d is singular to rounding.*lower n_components"
 
 
 def gaussian(structure: str) -> Callable[..., Any]:
-    return lambda K, **arguments: lvm.GaussianMixture(K, covariance_type=structure, reg_covar=0, **arguments)
+    one_start = {"covariance_type": structure, "reg_covar": 0, "init_params": "kmeans", "n_init": 1}
+    return lambda K, **arguments: lvm.GaussianMixture(K, **{**one_start, **arguments})
 
 
 def student(K: int, **arguments: Any) -> Any:
@@ -38,7 +39,7 @@ def mixed(K: int, **arguments: Any) -> Any:
 
 
 class Case(NamedTuple):
-    """Data on which the default start degenerates, and the number of components that each policy leaves; 0 for none."""
+    """Data on which a k-means start degenerates, and the number of components that each policy leaves; 0 for none."""
 
     make: Callable[..., Any]
     X: Any
@@ -71,11 +72,11 @@ CASES = {
         gaussian("full"), RNG.randn(5, 20), 2, {"restart": 0, "drop": 0, "floor": 2}, SINGULAR
     ),
     **{
-        f"one row far away, {name}": Case(gaussian(name), FAR, 3, {"restart": 0, "drop": 1, "floor": 3}, SINGULAR)
-        for name in ("diag", "spherical")  # the row far away is alone in one of two components too
+        f"one row far away, {name}": Case(gaussian(name), FAR, 3, {"restart": 0, "drop": 3, "floor": 3}, SINGULAR)
+        for name in ("full", "diag", "spherical")  # the row far away is alone in one of two components too
     },
     "as many components as rows": Case(
-        gaussian("spherical"), TWO[:6], 6, {"restart": 0, "drop": 1, "floor": 6}, SINGULAR
+        gaussian("spherical"), TWO[:6], 6, {"restart": 0, "drop": 2, "floor": 6}, SINGULAR
     ),
     "gamma, equal values": Case(
         lvm.GammaMixture,
@@ -147,8 +148,8 @@ def test_each_policy_does_what_it_says(name: str, policy: str) -> None:
         assert said == []
     else:
         assert said == [f"on_degenerate={policy!r}: {mixture.degeneracy_}"]
-        verb = "was dropped" if policy == "drop" else "the fit was done anew with"
-        assert verb in mixture.degeneracy_
+        verb = "was kept" if "far away" in name else "was dropped"
+        assert (verb if policy == "drop" else "the fit was done anew with") in mixture.degeneracy_
         assert mixture.degeneracy_.count("was dropped") == mixture.dropped_
 
 
@@ -162,23 +163,40 @@ def test_raise_raises_at_the_first_start(name: str) -> None:
 
 
 def test_the_default_is_restart_and_costs_nothing_where_nothing_degenerates() -> None:
-    fits = [lvm.GaussianMixture(2, on_degenerate=policy, random_state=3).fit(TWO) for policy in degeneracy.POLICIES]
+    fits = [
+        lvm.GaussianMixture(2, on_degenerate=policy, random_state=3, n_init=1).fit(TWO)
+        for policy in degeneracy.POLICIES
+    ]
     assert lvm.GaussianMixture().on_degenerate == "restart"
     for fit in fits:
         assert fit.loglik_ == fits[0].loglik_
         assert (fit.dropped_, fit.degeneracy_, len(fit.restarts_)) == (0, "", 1)
 
 
-def test_floor_climbs_the_penalised_objective_with_the_reg_covar_it_names() -> None:
+def test_floor_of_shared_covariances_is_the_reg_covar_that_it_names() -> None:
     with pytest.warns(ConvergenceWarning, match="floor"):
-        floored = gaussian("full")(3, on_degenerate="floor", random_state=0).fit(REPEATED)
+        floored = gaussian("VEV")(3, on_degenerate="floor", random_state=0).fit(REPEATED)
     reg = degeneracy.FLOORS[0] * REPEATED.var(axis=0).min()
     assert f"reg_covar={reg:g}" in floored.degeneracy_
-    same = lvm.GaussianMixture(3, reg_covar=reg, random_state=0).fit(REPEATED)
+    same = gaussian("VEV")(3, reg_covar=reg, random_state=0).fit(REPEATED)
     assert floored.objective_trace_[-1] == pytest.approx(same.objective_trace_[-1], rel=1e-10)
     # The seeds of k-means differ, and so may the order of the components.
     np.testing.assert_allclose(np.sort(floored.means_, axis=0), np.sort(same.means_, axis=0), rtol=1e-6)
-    assert np.linalg.eigvalsh(floored.covariances_).min() == pytest.approx(reg, rel=1e-6)
+
+
+@pytest.mark.parametrize("structure", ["full", "diag", "spherical"])
+@pytest.mark.parametrize("policy", ["floor", "drop"])
+def test_a_floor_leaves_healthy_components_as_they_are(structure: str, policy: str) -> None:
+    """Two groups beside a row at 1e8, or five equal ones, are what they are without them."""
+    clean = gaussian(structure)(2, random_state=0, tol=1e-12).fit(TWO)
+    for X in (FAR, np.concatenate([TWO, np.full((5, 2), 1e8)])):
+        with pytest.warns(ConvergenceWarning, match=f"on_degenerate='{policy}'"):
+            found = gaussian(structure)(3, random_state=0, tol=1e-12, on_degenerate=policy).fit(X)
+        near = np.argsort(found.means_[:, 0])[:2]
+        order = np.argsort(clean.means_[:, 0])
+        np.testing.assert_allclose(found.means_[near], clean.means_[order], atol=1e-5)
+        np.testing.assert_allclose(found.covariances_[near], clean.covariances_[order], atol=1e-5)
+        assert found.loglik_ == found.objective_trace_[-1]  # no penalty
 
 
 def test_drop_goes_on_to_an_optimum_of_fewer_components() -> None:
@@ -275,6 +293,7 @@ def test_shrinkage_for_every_shape_weights_and_missing_cells(structure: str) -> 
 def test_the_command_line_prints_what_has_shrunk(tmp_path: Any) -> None:
     path = tmp_path / "points.csv"
     np.savetxt(path, REPEATED, delimiter=",", header="a,b", comments="")
-    assert re.search(r"component \d has shrunk: 5\.0 rows", ran("fit", path, "-k", 3, "--seed", 1))
+    assert re.search(r"component \d has shrunk: 5\.0 rows", ran("fit", path, "-k", 3, "--n-init", 1, "--seed", 0))
+    assert "has shrunk" not in ran("fit", path, "-k", 3, "--seed", 0)  # another start finds groups
     np.savetxt(path, TWO, delimiter=",", header="a,b", comments="")
     assert "has shrunk" not in ran("fit", path, "-k", 2, "--seed", 1)

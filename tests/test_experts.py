@@ -12,6 +12,7 @@ import pandas as pd
 import pytest
 from expert_cases import KINDS, crossing
 from numpy.testing import assert_allclose, assert_array_equal
+from sklearn.base import is_classifier, is_regressor
 from sklearn.exceptions import ConvergenceWarning, NotFittedError
 from sklearn.utils.estimator_checks import parametrize_with_checks
 
@@ -33,7 +34,10 @@ ROWS_AS_THEY_COME = {"check_sample_weight_equivalence_on_dense_data": "starts ar
         lvm.MixtureOfExperts(1, alpha=0.01, scales_prior=(1.0, 0.1), n_init=1),
         lvm.MixtureOfExperts(random_state=0, expert="multinomial", alpha=0.1, n_init=2),
     ],
-    expected_failed_checks=lambda estimator: {} if estimator.n_components == 1 else ROWS_AS_THEY_COME,
+    expected_failed_checks=lambda estimator: {
+        **({} if estimator.n_components == 1 else ROWS_AS_THEY_COME),
+        **({} if estimator.gating == "constant" else {"check_regressors_no_decision_function": "those of the gate"}),
+    },
 )
 @pytest.mark.filterwarnings("ignore:EM did not converge:sklearn.exceptions.ConvergenceWarning")
 def test_sklearn_check(estimator: Any, check: Any) -> None:
@@ -41,8 +45,9 @@ def test_sklearn_check(estimator: Any, check: Any) -> None:
 
 
 def test_tags() -> None:
+    assert is_regressor(lvm.MixtureOfExperts())
     assert not hasattr(lvm.MixtureOfExperts(), "predict_proba")
-    assert hasattr(lvm.MixtureOfExperts(expert="multinomial"), "predict_proba")
+    assert is_classifier(lvm.MixtureOfExperts(expert="multinomial"))
     with pytest.raises(NotFittedError):
         lvm.MixtureOfExperts().predict([[1.0]])
 
@@ -155,6 +160,7 @@ def test_predictions_fit_together(kind: str, gating: str, tmp_path: Path) -> Non
         assert_allclose(fit.score(table, y), np.mean(fit.predict(table) == y))
     else:
         assert_allclose(fit.predict(table), (gate * parts).sum(axis=1), rtol=1e-10)
+        assert gating == "constant" or np.array_equal(fit.predict_proba(table), gate)
     assert_array_equal(fit.feature_names_in_, ["first", "second"])
     attributes = {name for name in vars(fit) if name.endswith("_")}
     documented = set(type(fit).__doc__.split("Attributes\n")[1].split("References\n")[0].split())
@@ -241,3 +247,21 @@ def test_prior_allows_collinear_columns_and_exact_fits() -> None:
     line = lvm.MixtureOfExperts(1, scales_prior=(1.0, 0.5)).fit(X, X @ [1.0, 2.0])
     assert_allclose(line.scales_, 0.5 / np.sqrt(301), rtol=1e-6)
     assert_allclose(line.coefficients_, [[1.0, 2.0]], rtol=1e-8)
+
+
+def test_covariates_of_the_gate_are_known_by_their_names(tmp_path: Path) -> None:
+    rng = np.random.RandomState(0)
+    frame = pd.DataFrame(rng.normal(size=(80, 2)), columns=["a", "b"])
+    y = np.where(frame["b"] > 0, 1.0, -1.0) * frame["a"] + 0.1 * rng.normal(size=80)
+    fit = lvm.MixtureOfExperts(2, gating="softmax", gating_alpha=0.1, random_state=0).fit(
+        frame[["a"]], y, gating_X=frame
+    )
+    assert list(fit.gating_feature_names_in_) == ["a", "b"]
+    lvm.save(fit, tmp_path / "fit.lvm")
+    for model in (fit, lvm.load(tmp_path / "fit.lvm")):
+        assert_array_equal(model.predict(frame[["a"]], frame), fit.predict(frame[["a"]], frame.to_numpy()))
+        with pytest.raises(ValueError, match="the columns b, a, but the gate was fitted to a, b"):
+            model.predict(frame[["a"]], frame[["b", "a"]])
+    with pytest.raises(ValueError, match="gating_X has 79 rows, but X has 80"):
+        fit.predict(frame[["a"]], frame[1:])
+    assert not hasattr(fit.fit(frame[["a"]], y), "gating_feature_names_in_")

@@ -199,6 +199,11 @@ def test_mistakes_are_named(arguments: dict[str, Any], message: str) -> None:
         lvm.MixtureOfFactorAnalyzers(2, **arguments).fit(clusters()[1])
 
 
+def test_gaussian_mixtures_say_where_factors_are() -> None:
+    with pytest.raises(ValueError, match=r"covariance_type='factor' is .* MixtureOfFactorAnalyzers"):
+        lvm.GaussianMixture(2, covariance_type="factor").fit(clusters()[1])
+
+
 @pytest.mark.parametrize(
     ("name", "value", "message"),
     [

@@ -15,10 +15,11 @@ from numpy.typing import NDArray
 from reference import slow
 
 from lvm._jit import kernel
-from lvm.families import TiedGaussian
+from lvm.families import DiagGaussian, TiedGaussian
 from lvm.families import gaussian_tied as tied
 from lvm.families.gaussian_full import add_moments
 from lvm.kernels.moments import add_products, add_strip_moments, move_moments
+from lvm.kernels.scaling import WIDE
 from lvm.kernels.strips import zero_strip
 from lvm.protocol import DegenerateError
 
@@ -90,6 +91,26 @@ def test_moved_moments(d: int) -> None:
     assert_allclose(first, one, atol=1e-12)
     lower = np.tril_indices(d)
     assert_allclose(second[0][lower], two[0][lower], atol=1e-12)
+
+
+# ----- axis-aligned: density ----------------------------------------------------------------------------------
+
+
+@both_dtypes
+@pytest.mark.parametrize("d", [WIDE - 1, WIDE, WIDE + 1, 130])
+@pytest.mark.parametrize("n", [1, 2, 3, 4, 255, 257, 518])
+def test_density_of_wide_rows(n: int, d: int, dtype: Any) -> None:
+    """Four rows at a time, in strips of 256: what is left of either; added to what is there."""
+    rng = np.random.RandomState(n + d)
+    family = DiagGaussian(dtype=dtype)
+    params = family.params(3 * rng.normal(size=(3, d)), rng.uniform(0.5, 2, (3, d)))
+    X = family.canonical(params.means[rng.randint(0, 3, n)] + rng.normal(size=(n, d)))
+    out = np.ones((3, n))
+    family.log_density(X, params, out)
+    desired = slow.gaussian_log_density(
+        X.astype(float), params.means, np.array([np.diag(each) for each in params.covariances])
+    )
+    assert_allclose(out - 1, desired.reshape(out.shape), rtol=8 * eps(dtype) * np.sqrt(d))
 
 
 # ----- tied: density ------------------------------------------------------------------------------------------

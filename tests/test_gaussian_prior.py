@@ -362,12 +362,7 @@ def test_select_fits_all_structures(iris: Array) -> None:
     assert len(found.table) == 14
 
 
-@parametrize_with_checks(
-    [lvm.GaussianMixture(2, prior="default")],
-    expected_failed_checks=lambda _: {
-        "check_sample_weight_equivalence_on_dense_data": "k-means draws its seeds from the rows as they come"
-    },
-)
+@parametrize_with_checks([lvm.GaussianMixture(2, prior="default")])
 def test_scikit_learn(estimator: Any, check: Any) -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", RuntimeWarning)

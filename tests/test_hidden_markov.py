@@ -125,6 +125,34 @@ def test_an_unlikely_start_is_not_impossible() -> None:
     assert loglik == pytest.approx(-3200 - np.log(2 * np.pi) + np.log(0.5), rel=TOLERANCE)
 
 
+@pytest.mark.parametrize("smallest", [0.0, 1e-60], ids=["ordinary", "sticky"])
+@pytest.mark.parametrize("K", [3, 8, 13, 16, 17])
+def test_scaled_form_is_the_logarithmic_one(K: int, smallest: float, monkeypatch: Any) -> None:
+    """Of states that observations tell apart by e**-300, in several blocks: to rounding of sums over 3,000 steps."""
+    rng = np.random.RandomState(K)
+    transmat = rng.dirichlet(np.ones(K), K)
+    if smallest:
+        transmat = np.where(np.eye(K) > 0, 1.0, smallest)
+    family = DiagGaussian()
+    params = HiddenMarkovParams(
+        rng.dirichlet(np.ones(K)), transmat, family.params(10 * rng.randn(K, 2), np.ones((K, 2)))
+    )
+    model = HiddenMarkovModel(family)
+    X = np.concatenate([model.sample_sequence(params, 1_500, rng)[0] for _ in range(2)]) + 3 * rng.randn(3_000, 2)
+    rows = model.canonical(sequences(X, [2_400, 600]))
+    monkeypatch.setattr(chain_walk, "BLOCK_CELLS", 1 << 12)
+    scaled, smoothed = model.estep_stats(rows, params), model.responsibilities(rows, params)
+    assert chain_walk.Walk(family, rows, params)._forward(0, 1).is_scaled
+    monkeypatch.setattr(chain_walk, "MIN_SCALED_TRANSITION", 2.0)
+    logarithmic = model.estep_stats(rows, params)
+    assert not chain_walk.Walk(family, rows, params)._forward(0, 1).is_scaled
+    assert scaled.loglik == pytest.approx(logarithmic.loglik, rel=1e-13)
+    np.testing.assert_allclose(scaled.transitions, logarithmic.transitions, rtol=1e-9, atol=1e-9)
+    np.testing.assert_allclose(scaled.starts, logarithmic.starts, atol=1e-10)
+    np.testing.assert_allclose(smoothed, model.responsibilities(rows, params), atol=1e-10)
+    np.testing.assert_allclose(smoothed.sum(axis=1), 1.0, atol=1e-13)
+
+
 def test_blocks_change_nothing(monkeypatch: Any) -> None:
     model, params, _ = case(3, 0, "positive")
     X, _ = model.sample_sequence(params, 20_000, np.random.RandomState(0))
@@ -268,30 +296,6 @@ def test_impossible_observations_are_named() -> None:
     stats = model.estep_stats(rows._replace(weight=np.array([1.0, 0.0, 0.0])), params)
     assert stats.loglik == 0
     np.testing.assert_allclose(stats.components.counts, [2.0, 0.0])
-
-
-@pytest.mark.parametrize(
-    ("lengths", "message"),
-    [
-        ([3, 4], "lengths sum to 7, but X has 11 observations"),
-        ([11, 0], "lengths must be >= 1, got 0 for sequence 1"),
-        ([12, -1], "lengths must be >= 1, got -1 for sequence 1"),
-        ([5.5, 5.5], "lengths must be a list of integers >= 1"),
-        ([[5, 6]], "lengths must be a list of integers >= 1"),
-        ([], "lengths must be a list of integers >= 1"),
-    ],
-)
-def test_lengths_are_checked(lengths: Any, message: str) -> None:
-    with pytest.raises(ValueError, match=message):
-        indptr_of(lengths, 11)
-
-
-def test_known_states_are_checked() -> None:
-    model, params, X = case(3, 0, "positive")
-    with pytest.raises(ValueError, match="states hold 3, but there are 3, from 0 to 2"):
-        model.estep_stats(sequences(X, None, np.full(11, 3)), params)
-    with pytest.raises(ValueError, match=r"states has shape \(4,\), expected \(11,\)"):
-        model.canonical(sequences(X, None, np.zeros(4)))
 
 
 def _conforming(family: Any, components: Any, **options: Any) -> tuple[Any, Any, Any]:

@@ -29,6 +29,7 @@ LAYERS = (
     ("lvm.execution",),
     ("lvm.em", "lvm.collapse"),
     ("lvm.coordinates", "lvm.marginals", "lvm.promises"),
+    ("lvm.gradients", "lvm.mixture_coordinates"),
     (
         "lvm.accelerate",
         "lvm.bounds",

@@ -131,6 +131,22 @@ def test_lsat6_has_the_published_fit() -> None:
     assert at_published < found.loglik_ < at_published + 1e-3  # equal but for the rounding of what was printed
 
 
+def test_lsat7_has_the_published_fit() -> None:
+    """Two-parameter: loglik -2658.805, and the slopes and intercepts of mirt's documentation, to its tolerance.
+
+    Data: Bock & Lieberman (1970), "Fitting a response model for n dichotomously scored items", from 00000 to 11111.
+    Fit: Chalmers (2012), "mirt: a multidimensional item response theory package for the R environment", example 1.
+    """
+    with_0 = [12, 19, 1, 7, 3, 19, 3, 17, 10, 5, 3, 7, 7, 23, 8, 28]
+    with_1 = [7, 39, 11, 34, 14, 51, 15, 90, 6, 25, 7, 35, 18, 136, 32, 308]
+    times = np.array([*with_0, *with_1])
+    answers = (np.arange(32)[:, None] >> np.arange(4, -1, -1)) & 1
+    found = lvm.LatentTrait(tol=1e-13, max_iter=5000).fit(answers, sample_weight=times)
+    assert round(found.loglik_, 3) == -2658.805
+    np.testing.assert_allclose(found.discrimination_, [0.988, 1.081, 1.706, 0.765, 0.736], atol=1.5e-3)
+    np.testing.assert_allclose(found.intercept_, [1.856, 0.808, 1.804, 0.486, 1.855], atol=1.5e-3)
+
+
 def test_lsat6_with_a_common_discrimination_has_the_published_fit() -> None:
     """-2466.938 and 0.755."""
     found = lvm.LatentTrait(discrimination="common", tol=1e-12).fit(ANSWERS, sample_weight=TIMES)
@@ -315,3 +331,12 @@ class Digits(lvm.LatentTrait):  # type: ignore[misc]  # final
 @parametrize_with_checks([Digits(discrimination_prior=(0.0, 0.5), max_iter=100)])
 def test_sklearn_check(estimator: Any, check: Any) -> None:
     check(estimator)
+
+
+def test_two_items_do_not_determine_their_discriminations() -> None:
+    answers = [[0, 0], [0, 1], [1, 0], [1, 1], [1, 1], [0, 0]]
+    with pytest.warns(UserWarning, match=r"2 item\(s\) do not determine a discrimination each"):
+        lvm.LatentTrait(max_iter=50, tol=0).fit(answers)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        lvm.LatentTrait(discrimination="common").fit(answers)

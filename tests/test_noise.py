@@ -145,14 +145,6 @@ def test_conformance(check: Any) -> None:
     check()
 
 
-def test_refuses_missing_cells() -> None:
-    X, _ = scattered(0)
-    family = WithNoise(FullGaussian(), smallest_box(X))
-    X[3, 1] = np.nan
-    with pytest.raises(ValueError, match="noise has no density for a part of a row"):
-        family.canonical(X)
-
-
 # ----- the estimator ----------------------------------------------------------------------------------------------
 
 
@@ -290,10 +282,6 @@ def test_refusals() -> None:
         lvm.GaussianMixture(2, noise="yes").fit(X)
     with pytest.raises(ValueError, match="on_degenerate='drop' does not go with noise=True"):
         lvm.GaussianMixture(2, noise=True, on_degenerate="drop").fit(X)
-    holes = X.copy()
-    holes[3, 1] = np.nan
-    with pytest.raises(ValueError, match=r"row 3, column 1.*With noise=True no cell may be missing"):
-        lvm.GaussianMixture(2, noise=True).fit(holes)
     found, _ = fitted()
     with pytest.raises(ValueError, match="noise=True has no marginal or conditional densities"):
         found.marginal(0)

@@ -217,9 +217,11 @@ def test_conformance(check: Any) -> None:
 
 @parametrize_with_checks(
     [lvm.GaussianMixture(2, covariance_type=name) for name in ("VEI", "VVE", "EVV")],
-    expected_failed_checks=lambda _: {
-        "check_sample_weight_equivalence_on_dense_data": "k-means draws its seeds from the rows as they come"
-    },
+    expected_failed_checks=lambda estimator: (
+        {}  # its starts end at one optimum
+        if estimator.covariance_type == "EVV"
+        else {"check_sample_weight_equivalence_on_dense_data": "k-means draws its seeds from the rows as they come"}
+    ),
 )
 def test_scikit_learn_checks(estimator: Any, check: Any) -> None:
     check(estimator)

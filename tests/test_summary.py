@@ -184,7 +184,8 @@ def test_shared_held_and_missing_lines() -> None:
     assert line.split()[-4:] == ["0.500", "-", "-", "-"]
 
 
-def test_examples() -> None:
-    outcome = doctest.testmod(import_module("lvm.estimators.inference"))
+@pytest.mark.parametrize("module", ["inference", "expert_inference", "evidence_inference"])
+def test_examples(module: str) -> None:
+    outcome = doctest.testmod(import_module(f"lvm.estimators.{module}"))
     assert outcome.attempted > 0
     assert outcome.failed == 0

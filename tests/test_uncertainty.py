@@ -24,6 +24,7 @@ from uncertainty_cases import (
 )
 
 import lvm
+from lvm import coordinates as lvm_coordinates
 from lvm import uncertainty
 
 SEARCHED = ("gaussian EVE", "gaussian VVE")  # whose common axes are found by a search, to its tolerance
@@ -123,7 +124,7 @@ def test_sums_are_derivatives_of_the_loglik(name: str) -> None:
     there = coordinates(estimator, X, weight, labels)
     start = 20.0 * np.where(rng.random(len(there.steps)) < 0.5, 1.0, -1.0) * there.steps
     there = coordinates(estimator, X, weight, labels, lvm.MixtureParams(there.weights(start), there.moved(start)))
-    found = uncertainty.moments(there)
+    found = there.moments()
     assert found.hessian is not None
     model = there.model
     penalty = getattr(model.family, "log_penalty", None)
@@ -151,8 +152,8 @@ def test_scores_sum_to_zero_at_the_maximum(name: str) -> None:
     """In units of their own error: what is left is what EM leaves at a tolerance of 1e-13 nats per row."""
     estimator, X = fitted(name)
     at = coordinates(estimator, X)
-    found = uncertainty.moments(at, hessian=False)
-    gradient, _ = uncertainty._prior(at)
+    found = at.moments(hessian=False)
+    gradient, _ = uncertainty.prior_derivatives(at)
     spread = np.sqrt(np.maximum(np.diag(found.outer), 1e-30))
     assert np.all(np.abs(found.score + gradient) < 2e-3 * spread + 1e-9)
 
@@ -220,7 +221,7 @@ def test_the_order_of_components_does_not_matter(name: str) -> None:
 def test_blocks_of_rows_add_up(monkeypatch: pytest.MonkeyPatch) -> None:
     estimator, X = fitted("gaussian full")
     whole = flat(estimator.standard_errors(X))
-    monkeypatch.setattr(uncertainty, "CELLS", 1)  # blocks of 64 rows
+    monkeypatch.setattr(lvm_coordinates, "CELLS", 1)  # blocks of 64 rows
     np.testing.assert_allclose(flat(estimator.standard_errors(X)), whole, rtol=1e-9)
 
 

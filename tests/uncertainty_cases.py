@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 import lvm
-from lvm.coordinates import Coordinates
+from lvm.mixture_coordinates import MixtureCoordinates
 
 RNG = np.random.default_rng(11)
 N = 300
@@ -62,6 +62,8 @@ def flat(errors: Any) -> NDArray[np.float64]:
     return np.ravel(errors)
 
 
-def coordinates(estimator: Any, X: Any, weight: Any = None, labels: Any = None, params: Any = None) -> Coordinates:
+def coordinates(
+    estimator: Any, X: Any, weight: Any = None, labels: Any = None, params: Any = None
+) -> MixtureCoordinates:
     model, rows, fitted_params = estimator._information_rows(X, weight, labels, None)
-    return Coordinates(model, rows, params or fitted_params, estimator._values_by_name)
+    return MixtureCoordinates(model, rows, params or fitted_params, estimator._values_by_name)

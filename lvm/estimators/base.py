@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import sys
-import time
-import warnings
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable
 from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, NamedTuple, Self
@@ -20,22 +17,28 @@ from lvm._jit import Array
 from lvm.accelerate import fit_anderson
 from lvm.collapse import Collapsed
 from lvm.em import fit_em
-from lvm.estimators.given import GivenValues
 from lvm.estimators.inference import Inference
 from lvm.estimators.outcome import keep_outcome
+from lvm.estimators.starts import Starting
 from lvm.execution import n_threads
 from lvm.models.mixture import Mixture, MixtureParams
-from lvm.protocol import CanonicalRows, DegenerateError, Rows, ZeroDensityError
+from lvm.protocol import DegenerateError, Rows, ZeroDensityError
 from lvm.restarts import best_of
-from lvm.result import EMResult, Iteration, Status
+from lvm.result import EMResult, Status, warn
 
+SAME = 1e-5  # nats per row by which starts that end at one optimum differ, since EM stops before it
 FITS = {None: fit_em, "anderson": fit_anderson}
 # For families to which scikit-learn's sentence about covariances does not apply.
 NO_MAXIMUM = "Fitting the mixture model failed: from every start, some component's likelihood has no maximum."
 
 
+def total_weight(rows: Rows) -> float:
+    """Return the total weight of rows."""
+    return float(len(rows.X) if rows.weight is None else rows.weight.sum())
+
+
 @dataclass(eq=False, repr=False, kw_only=True)
-class FittingEstimator(Inference, GivenValues):
+class FittingEstimator(Inference, Starting):
     """Base of all mixture estimators: validation, starts and restarts.
 
     A subclass is a dataclass too: its fields are the constructor's arguments. It names its family, whose `parameters`
@@ -45,7 +48,7 @@ class FittingEstimator(Inference, GivenValues):
 
     tol: float = 1e-7
     max_iter: int = 1000
-    n_init: int = 1
+    n_init: int | str = 1
     init_params: Any = "kmeans"
     weights_init: Any = None
     weights_prior: float = 1.0
@@ -60,41 +63,6 @@ class FittingEstimator(Inference, GivenValues):
     on_degenerate: str = "restart"
 
     _failed: ClassVar[str] = _checks.ILL_DEFINED  # what a fit says where every start degenerates, before the reason
-
-    _n_started = 0  # starts made before the one being made, in a fit
-
-    # ----- what a subclass may say ----------------------------------------------------------------------------
-
-    def _features(self, X: Any) -> Any:
-        """Return rows of X, finite, where Euclidean distances make sense, for k-means."""
-        return X
-
-    def _start_centres(self) -> Array | None:
-        """Return given starting centres in the space of `_features`."""
-        return None
-
-    def _check_data(self, rows: Rows) -> None:
-        """Check canonical rows for what makes a fit meaningless."""
-
-    def _prepare(self, X: Any, weight: Array | None) -> None:
-        """Set the fitted attributes that the rows decide before any start."""
-
-    def _assigned(self, features: Any, part: Rows, rng: np.random.RandomState) -> NDArray[Any]:
-        """Return the components, or responsibilities, of the rows of a start by `init_params`."""
-        return initialize.assign(
-            features,
-            self.n_components,
-            self.init_params,
-            rng,
-            part.weight,
-            part.labels,
-            self._start_centres(),
-            self._n_started,
-        )
-
-    def _given_assignment(self, X: Any, rows: Rows) -> NDArray[Any]:
-        """Return the components, or responsibilities, that `init_params` gives to rows X, canonical as `rows`."""
-        return _checks.assignment(self.init_params, X.shape[0], self._n_weights)
 
     def _collapsed(self, rows: Rows) -> Collapsed:
         """Return canonical rows as EM sees them."""
@@ -145,7 +113,7 @@ class FittingEstimator(Inference, GivenValues):
                 "numbers; leave these out, or choose another policy."
             )
         result, self.restarts_ = self._best_fit(model, data, rows, given)
-        self._set_result(result, n if rows.weight is None else float(rows.weight.sum()))
+        self._set_result(result, total_weight(rows))
         return self
 
     def fit_predict(
@@ -170,7 +138,8 @@ class FittingEstimator(Inference, GivenValues):
         _checks.integer("n_components", self.n_components, 1)
         _checks.real("tol", self.tol, 0.0)
         _checks.integer("max_iter", self.max_iter, 0)
-        _checks.integer("n_init", self.n_init, 1)
+        if not (isinstance(self.n_init, str) and self.n_init == "auto"):
+            _checks.integer("n_init", self.n_init, 1)
         _checks.integer("verbose", int(self.verbose) if isinstance(self.verbose, bool) else self.verbose, 0)
         _checks.integer("verbose_interval", self.verbose_interval, 1)
         _checks.real("weights_prior", self.weights_prior, 1.0)
@@ -196,22 +165,31 @@ class FittingEstimator(Inference, GivenValues):
         fitted, rng = self._collapsed(rows), check_random_state(self.random_state)
         explicit = self._explicit_start(given)
         is_random = explicit is None and isinstance(self.init_params, str)
+        n_starts = self._count_starts(explicit)
 
         def race(model: Mixture[Any], first: int, n_starts: int) -> _Race:
-            starts = iter([explicit]) if explicit else self._starts(model, X, rows, rng, given, first, n_starts)
-            return self._race(model, fitted, starts)
+            if explicit is not None:
+                return self._race(model, fitted, [degeneracy.confined(model, explicit)])
+            part = self._race_part(model, X, rows, rng) if n_starts > 1 else None
+            if part is not None:
+                begun = self._starts(model, *part, rng, given, first, n_starts)
+                tried = self._race(model, Collapsed(part[1], None), begun, self._is_spurious(part[0], part[1].weight))
+                if tried.best is not None:
+                    return self._race(model, fitted, [tried.best.params]).after(tried, rows, part[1])
+            begun = self._starts(model, X, rows, rng, given, first, n_starts)
+            return self._race(model, fitted, begun, self._is_spurious(X, rows.weight) if n_starts > 1 else None)
 
-        tried = race(model, 0, self.n_init)
+        tried = race(model, 0, n_starts)
         best, logliks, notes = tried.best, tried.logliks, []
         if self.on_degenerate == "restart" and is_random:
             for attempt in range(degeneracy.MAX_RESTARTS if best is None else 0):
-                tried = race(model, self.n_init + attempt, 1)
+                tried = race(model, n_starts + attempt, 1)
                 best, logliks = tried.best, np.append(logliks, tried.logliks)
                 if best is not None:
                     break
         elif self.on_degenerate == "floor" and best is None:
             for floored in degeneracy.floored(model, fitted.rows):
-                again = race(floored, 0, self.n_init)
+                again = race(floored, 0, n_starts)
                 if again.best is not None:
                     best, logliks = again.best, again.logliks
                     notes = [f"the fit was done anew with {floored.family!r}: {tried.failure}"]
@@ -219,44 +197,23 @@ class FittingEstimator(Inference, GivenValues):
         elif self.on_degenerate == "drop" and (end := best or tried.last) is not None:
             with suppress(DegenerateError):  # that of the last component, or of what they share, is the race's too
                 best, notes = degeneracy.dropped(
-                    model, fitted.rows, end, lambda params: self._run(model, fitted, params, self.max_iter)
+                    model, fitted.rows, end, lambda model, params: self._run(model, fitted, params, self.max_iter)
                 )
         if best is None:
             raise ValueError(f"{self._failed} ({tried.failure})") from tried.failure
         self.dropped_ = self._n_weights - len(best.params.weights)
         self.degeneracy_ = "; ".join(notes)
         if notes:
-            warnings.warn(f"on_degenerate={self.on_degenerate!r}: {self.degeneracy_}", ConvergenceWarning, stacklevel=3)
+            warn(f"on_degenerate={self.on_degenerate!r}: {self.degeneracy_}", ConvergenceWarning)
         return best, logliks
 
-    def _explicit_start(self, given: dict[str, Array]) -> MixtureParams | None:
-        """Return the starting parameters that need no data: those of the last fit, or given ones."""
-        if self.warm_start and len(getattr(self, "weights_", ())) == self._n_weights:
-            return self._merged(self._given(with_starts=False), self._get_params())
-        return self._merged(given, None)
-
-    def _starts(
+    def _race(
         self,
         model: Mixture[Any],
-        X: Any,
-        rows: Rows,
-        rng: np.random.RandomState,
-        given: dict[str, Array],
-        first: int,
-        n_starts: int,
-    ) -> Iterator[MixtureParams | DegenerateError]:
-        """Yield starting parameters, or why there are none."""
-        for index in range(first, first + n_starts):
-            self._report(f"Initialization {index}")
-            self._n_started = index
-            try:
-                yield self._start(model, X, rows, rng, given)
-            except DegenerateError as error:
-                yield error
-            finally:
-                del self._n_started
-
-    def _race(self, model: Mixture[Any], fitted: Collapsed, starts: Iterable[MixtureParams | DegenerateError]) -> _Race:
+        fitted: Collapsed,
+        starts: Iterable[MixtureParams | DegenerateError],
+        is_spurious: Callable[[MixtureParams], bool] | None = None,
+    ) -> _Race:
         """Return what comes of several starts."""
         begun = list(starts)
         errors = [start for start in begun if isinstance(start, DegenerateError)]
@@ -277,7 +234,11 @@ class FittingEstimator(Inference, GivenValues):
         for error in errors:
             refuse(error)
         best, logliks = best_of(
-            [None if isinstance(start, DegenerateError) else start for start in begun], run, self.max_iter
+            [None if isinstance(start, DegenerateError) else start for start in begun],
+            run,
+            self.max_iter,
+            is_spurious,
+            SAME * total_weight(fitted.rows),
         )
         last = ends[0] if ends else None
         failure = errors[-1] if errors else None
@@ -286,67 +247,17 @@ class FittingEstimator(Inference, GivenValues):
         return _Race(best, logliks, last, failure)
 
     def _run(self, model: Mixture[Any], fitted: Collapsed, start: MixtureParams, max_iter: int) -> EMResult:
-        self._report(f"Run of at most {max_iter} iterations")
-        began = time.perf_counter()
-
-        def report(iteration: Iteration) -> None:
-            if iteration.n_iter and iteration.n_iter % self.verbose_interval == 0:
-                elapsed = f"\t time lapse {time.perf_counter() - began:.5f}s" if self.verbose > 1 else ""
-                gain = f"\t ll change {iteration.gain:.5f}" if self.verbose > 1 else ""
-                self._report(f"  Iteration {iteration.n_iter}{elapsed}{gain}")
-
-        callback = report if self.verbose else None
         rows, first = fitted
+        fit = FITS[self.acceleration]
         try:
-            result = FITS[self.acceleration](
-                model, rows, start, tol=self.tol, max_iter=max_iter, callback=callback, n_jobs=self.n_jobs
+            return self._reported(
+                lambda callback: fit(
+                    model, rows, start, tol=self.tol, max_iter=max_iter, callback=callback, n_jobs=self.n_jobs
+                ),
+                max_iter,
             )
         except ZeroDensityError as error:
             raise ZeroDensityError(error.row if first is None else int(first[error.row])) from None
-        self._report(f"Run ended after {result.n_iter} iterations: {result.status}.")
-        return result
-
-    def _report(self, message: str) -> None:
-        if self.verbose:
-            sys.stdout.write(message + "\n")
-
-    def _start(
-        self, model: Mixture[Any], X: Any, rows: Rows, rng: np.random.RandomState, given: dict[str, Array]
-    ) -> MixtureParams:
-        """Return starting parameters by `init_params`, with the explicit ones put in."""
-        K = self._n_weights
-        if isinstance(self.init_params, str):
-            index = initialize.subsample(rows, rng)
-            part, everything = rows, rows if self._smooths_every_start else None
-            if index is not None:
-                X = X.take(index) if isinstance(X, CanonicalRows) else X[index]
-                weight = None if rows.weight is None else rows.weight[index]
-                labels = None if rows.labels is None else rows.labels[index]
-                part = model.canonical(Rows(X, weight, labels))
-                everything = rows if self._smooths_start else None
-            features = self._features(initialize.filled(X))
-            if self._is_discrete and part.labels is None:
-                features, weight, place = initialize.collapse(features, part.weight)
-                assignment = initialize.assign(features, K, self.init_params, rng, weight, index=self._n_started)[place]
-            else:
-                assignment = self._assigned(features, part, rng)
-        else:
-            part, everything, assignment = rows, None, self._given_assignment(X, rows)
-        if not hasattr(model.family, "start"):
-            raise TypeError(
-                f"{type(model.family).__name__} must implement start(X, weight, n_components) to be started by "
-                "init_params; or give starting weights and parameters."
-            )
-        try:
-            params = initialize.from_assignment(model, part, assignment, K, everything)
-        except DegenerateError:
-            if self.on_degenerate != "drop":
-                raise
-            # A small share of all rows in each component: EM tells which of them collapse.
-            params = initialize.from_assignment(model, part, assignment, K, rows)
-        merged = self._merged(given, params)
-        assert merged is not None
-        return merged
 
     def _set_result(self, result: EMResult, total_weight: float) -> None:
         self.weights_ = result.params.weights
@@ -356,11 +267,10 @@ class FittingEstimator(Inference, GivenValues):
         self.lower_bound_ = float(per_weight[-1])
         self.lower_bounds_ = per_weight[1:].tolist()
         if is_unfinished:
-            warnings.warn(
+            warn(
                 "Best performing initialization did not converge. Try different init parameters, or increase "
                 f"max_iter, tol, or check for degenerate data. (n_iter={self.n_iter_}; {result.status})",
                 ConvergenceWarning,
-                stacklevel=3,
             )
 
     def __sklearn_tags__(self) -> Any:
@@ -379,6 +289,13 @@ class _Race(NamedTuple):
     logliks: Array
     last: EMResult | None
     failure: DegenerateError | None
+
+    def after(self, sampled: _Race, rows: Rows, sample: Rows) -> _Race:
+        """Return this race of the winner on all rows, with the log-likelihoods of one on a sample, scaled to all."""
+        assert sampled.best is not None
+        is_best = sampled.logliks == sampled.best.loglik
+        scaled = sampled.logliks * (total_weight(rows) / total_weight(sample))
+        return self._replace(logliks=np.where(is_best, self.logliks[0], scaled))
 
 
 @dataclass(eq=False, repr=False, kw_only=True)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from numbers import Real
 from typing import Any
 
 import numpy as np
@@ -15,9 +16,10 @@ from lvm._jit import Array
 from lvm.encoding import decode, encode, is_missing, most_probable
 from lvm.families.categorical import Categorical
 from lvm.families.registry import NAMED, announced, family_by_name
+from lvm.models.mixture import Mixture
 from lvm.protocol import holding
 
-ALIASES = {"gaussian": "gaussian_diag"}
+ALIASES = {"gaussian": "gaussian_diag", "student_t": "student_t_diag"}
 CATEGORICAL = "categorical"
 UNKNOWN = np.empty(0, np.int64)
 
@@ -71,6 +73,13 @@ class Block:
                 )
             if any(other.name == name for other in found):
                 raise ValueError(f"two blocks have the name {name!r}; give each its own.")
+            if isinstance(family, type):
+                raise _checks.ParameterError(
+                    f"block {name!r} expects a family object, got the class {family.__name__}; call it: "
+                    f"{family.__name__}()."
+                )
+            if not isinstance(family, str):
+                Mixture(family)  # which names the methods that are missing
             found.append(cls(name, _maker(family, alpha, reg_covar), chosen, is_categorical, UNKNOWN))
         return found
 
@@ -262,7 +271,7 @@ def _numeric(column: Any, name: str) -> Array:
     for i, value in enumerate(column.tolist()):
         if is_missing(value):
             out[i] = np.nan
-        elif isinstance(value, (int, float)):
+        elif isinstance(value, (Real, np.bool_)):
             out[i] = value
         else:
             raise ValueError(

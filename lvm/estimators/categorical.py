@@ -220,10 +220,25 @@ class CategoricalMixture(DiscreteMixture):
             What was observed, and the most probable category of each missing cell given the row's other cells; of the
             categories' type, objects where columns are of several types.
         """
-        model, rows, params = self._fitted(X)
-        codes = np.array(rows.X.codes, np.float64)
-        model.impute(rows, params, codes)
-        return decode(codes.astype(np.int64), self.categories_)
+        return decode(super().impute(X).astype(np.int64), self.categories_)
+
+    def sample_missing(self, X: ArrayLike, random_state: Any = None) -> NDArray[Any]:
+        """Return the table with a draw in place of each missing cell, shape (n, d).
+
+        Parameters
+        ----------
+        X : array-like of shape (n, d)
+            Categories, None or NaN where missing.
+        random_state : int, RandomState or None
+            Source of randomness; None takes the estimator's own.
+
+        Returns
+        -------
+        ndarray of shape (n, d)
+            What was observed, and a draw of the missing categories of each row given the others, from one component
+            drawn by its posterior probability; of the categories' type, objects where columns are of several types.
+        """
+        return decode(super().sample_missing(X, random_state).astype(np.int64), self.categories_)
 
     def sample(self, n_samples: int = 1) -> tuple[NDArray[Any], NDArray[np.int64]]:
         """Draw rows of categories from the fitted mixture.

@@ -13,12 +13,16 @@ tol : float
     optimum. 0 runs exactly `max_iter` iterations.
 max_iter : int
     Largest number of iterations.
-n_init : int
-    Number of starts. All run a few iterations, the better half goes on, until the best is left.
+n_init : int or "auto"
+    Number of starts. All run a few iterations, the best third goes on, until the best is left; starts that end in a
+    spurious optimum rank last. "auto" is 3 n_components, at most 24, and 1 where the start is given or all are the
+    same. Of more than 10,000 rows, or twice the parameters of full covariances if that is more, starts for
+    continuous data see so many, drawn at random; the best goes on on all.
 init_params : {"kmeans", "k-means++", "random", "random_from_data", "hierarchical", "mixed"} or array-like
     How the start assigns rows to components; or labels (n,), -1 for unknown; or responsibilities
     (n, n_components). "hierarchical" is Ward's clustering of at most 2,000 rows, columns scaled to equal variance.
-    "mixed", for n_init of 5 or more, begins with it, and takes the others in turn after that, but for "random".
+    "mixed" takes in turn "kmeans", k-means in the coordinates of the principal components, all of variance 1,
+    "k-means++" and "random_from_data".
 weights_init : array-like of shape (n_components,), optional
     Starting weights.
 weights_prior : float
@@ -45,10 +49,13 @@ on_degenerate : {"restart", "raise", "drop", "floor"}
     What becomes of a start where the likelihood of a component has no maximum, as that of a Gaussian on equal rows.
     With all but "raise", which raises `ValueError` at the first, it is out of the race. Where all starts are,
     "restart" tries up to 10 fresh ones; "drop" goes on from the last without the component that collapsed, so that
-    fewer than n_components are fitted; "floor" fits anew with the smallest bound that helps, of 1e-6 times the least
-    variance of a column, or 1e-4, and so on: added to all variances as reg_covar is, or its inverse the largest
-    concentration; families without such a bound fail. "drop" also drops components to which no row belongs.
-    "drop" and "floor" warn; where nothing helps, the fit raises `ValueError`.
+    fewer than n_components are fitted; "floor" fits anew with the smallest floor that helps, of 1e-6 times the squared
+    spread of each column (its variance, or what its quartiles tell where that is less), or 1e-4, and so on. Covariances
+    that are "full", "diag" or "spherical" are lifted where they lie below it, and else left alone; others have the
+    least of the columns' floors added to all variances, as reg_covar is; of concentrations it bounds the inverse;
+    families without such a bound fail. Where components that are left collapse on the rows of one that was dropped, as
+    on a row far from all others, "drop" goes back to that one and on with a floor. It also drops components to which no
+    row belongs. "drop" and "floor" warn; where nothing helps, the fit raises `ValueError`.
 """
 
 DEDUPLICATE = """
@@ -70,7 +77,8 @@ n_iter_ : int
     Number of iterations of the best start.
 restarts_ : ndarray of shape (n_init,)
     Log-likelihood that each start reached, the best at its end, others where they were left; -inf where one
-    degenerated. Longer where all did, and fresh starts followed.
+    degenerated. Longer where all did, and fresh starts followed. What others reached in a race on a part of the rows is
+    scaled to all of them.
 dropped_ : int
     Number of components dropped; those that are left are numbered anew. The trace and n_iter_ then begin after
     the last was dropped.

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from dataclasses import dataclass
 from typing import Any, Self, final
 
@@ -15,6 +14,7 @@ from sklearn.utils.validation import check_is_fitted, validate_data
 from lvm import _checks
 from lvm._jit import Array
 from lvm.estimators.base import FITS
+from lvm.estimators.evidence_inference import EvidenceInference
 from lvm.estimators.outcome import keep_outcome
 from lvm.models.evidence_regression import (
     PRIORS,
@@ -23,7 +23,7 @@ from lvm.models.evidence_regression import (
     RegressionRows,
     regression_moments,
 )
-from lvm.result import EMResult
+from lvm.result import EMResult, warn
 
 # Targets that the features explain fully have an evidence without bound: the noise keeps this share of their variance.
 NOISE_SHARE = 1e-10
@@ -32,7 +32,7 @@ COARSE = 1e-6  # tolerance at which irrelevant features are left out first: EM c
 
 @final
 @dataclass(eq=False, repr=False, kw_only=True)
-class BayesianLinearRegression(RegressorMixin, BaseEstimator):  # type: ignore[misc]  # scikit-learn has no stubs
+class BayesianLinearRegression(EvidenceInference, RegressorMixin, BaseEstimator):  # type: ignore[misc]  # scikit-learn has no stubs
     """Linear regression with normal priors on the coefficients, whose precisions are fitted by EM.
 
     The coefficients are latent variables. The precision of the noise and that of the prior, or one for each feature,
@@ -142,8 +142,7 @@ class BayesianLinearRegression(RegressorMixin, BaseEstimator):  # type: ignore[m
         weight = _checks.sample_weight(sample_weight, len(data))
         self._check_targets(targets, weight)
         moments = regression_moments(data, targets, weight, self.fit_intercept)
-        total = moments.rows.residual[0] + moments.rows.fit[0] @ moments.rows.gram[0] @ moments.rows.fit[0]
-        variance = float(total / moments.rows.size[0])
+        variance = _variance(moments.rows)
         model = EvidenceRegression(self.prior, NOISE_SHARE * variance)
         rows = model.canonical(moments.rows)
         result = self._run(model, rows, self._start(rows, variance))
@@ -157,10 +156,9 @@ class BayesianLinearRegression(RegressorMixin, BaseEstimator):  # type: ignore[m
             precision = 1 / result.params.prior
         self.lambda_ = float(precision.min()) if self.prior == "shared" else precision
         if keep_outcome(self, result):
-            warnings.warn(
+            warn(
                 f"EM did not converge (n_iter={self.n_iter_}): {result.status}. acceleration='anderson' needs fewer.",
                 ConvergenceWarning,
-                stacklevel=2,
             )
         return self
 
@@ -236,10 +234,19 @@ class BayesianLinearRegression(RegressorMixin, BaseEstimator):  # type: ignore[m
         n_iter = result.n_iter + sum(map(len, trace[:-1]))
         return result._replace(objective_trace=np.concatenate(trace), n_iter=n_iter)
 
+    def _least_noise(self, rows: RegressionRows) -> float:
+        return NOISE_SHARE * _variance(rows)
+
     def _attribute_shapes(self, n_components: int) -> dict[str, Any]:
         """Return the shapes of the fitted arrays that predictions use."""
         d = self.n_features_in_
         return {"coef_": (d,), "sigma_": (d, d), "X_offset_": (d,), "alpha_": (), "intercept_": ()}
+
+
+def _variance(rows: RegressionRows) -> float:
+    """Return the variance of the targets of a regression."""
+    total = rows.residual[0] + rows.fit[0] @ rows.gram[0] @ rows.fit[0]
+    return float(total / rows.size[0])
 
 
 def _positive(name: str, value: Any, shape: tuple[int, ...]) -> Array:

@@ -9,9 +9,11 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy.linalg import qr
 from scipy.special import gammaln
+from sklearn.utils import check_array
 
 from lvm import _checks
 from lvm._jit import Array, canonical
+from lvm.encoding import is_missing
 from lvm.kernels.moments import column_moments
 from lvm.models.expert_rows import RegressionRows
 
@@ -21,6 +23,9 @@ COLLINEAR, ROUNDED = 1e-11, 16.0
 EPS = float(np.finfo(np.float64).eps)
 # For experts of counts: the name of what comes with the response, and what it is.
 SIZES = {"poisson": "exposure", "binomial": "trials"}
+
+
+GATE_DATA = ("gates_apart_", "gating_feature_names_in_")  # what a fit remembers of the gate's covariates
 
 
 class Design(NamedTuple):
@@ -89,6 +94,7 @@ def find_design(X: Array, weight: Array | None, ridge: bool, what: str, names: S
     per_row = canonical(np.ones(len(X)) if weight is None else weight / weight.mean())
     centre, variances = np.empty(X.shape[1]), np.empty(X.shape[1])
     column_moments(canonical(X), per_row, centre, variances)
+    _checks.representable(X, variances)
     scales = np.sqrt(variances)
     noise = ROUNDED * EPS * np.maximum(np.abs(X.min(axis=0)), np.abs(X.max(axis=0)))
     constant = ~(scales > noise)
@@ -196,6 +202,9 @@ def find_groups(groups: ArrayLike, n: int) -> Groups:
     if labels.dtype.kind == "f" and np.isnan(labels).any():
         raise ValueError(f"groups holds NaN at row {np.flatnonzero(np.isnan(labels))[0]}; give each row a label.")
     if labels.dtype == object:
+        for row, label in enumerate(labels):
+            if is_missing(label):
+                raise ValueError(f"groups holds {label} at row {row}; give each row a label.")
         labels = labels.astype(str)
     _, inverse, counts = np.unique(labels, return_inverse=True, return_counts=True)
     order = np.argsort(inverse, kind="stable")
@@ -226,3 +235,27 @@ def regression_rows(design: Array, response: Response, gate: Array | None, group
 
     per_group = None if gate is None else of_groups(gate, groups, "gating_X")
     return RegressionRows(pick(design), pick(y), pick(size), pick(constants), per_group, groups.indptr)
+
+
+def gating_columns(
+    gating_X: Any, n: int, fitted: tuple[int, NDArray[Any] | None] | None
+) -> tuple[Array, NDArray[Any] | None]:
+    """Return the gate's covariates as an array (n, q), and their names where they have some.
+
+    Refuses other columns than those that the gate was fitted to: so many, of these names.
+    """
+    names = list(gating_X.columns) if hasattr(gating_X, "columns") else []
+    z = np.asarray(check_array(gating_X, dtype=np.float64, input_name="gating_X"))
+    if len(z) != n:
+        raise ValueError(f"gating_X has {len(z)} rows, but X has {n}.")
+    named = np.array(names, object) if names and all(isinstance(name, str) for name in names) else None
+    if fitted is not None:
+        n_columns, old = fitted
+        if z.shape[1] != n_columns:
+            raise ValueError(f"gating_X has {z.shape[1]} columns, but the gate was fitted to {n_columns}.")
+        if named is not None and old is not None and names != list(old):
+            raise ValueError(
+                f"gating_X has the columns {', '.join(names)}, but the gate was fitted to {', '.join(old)}, in this "
+                "order."
+            )
+    return z, named

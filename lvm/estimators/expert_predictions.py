@@ -7,9 +7,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from sklearn.metrics import accuracy_score, r2_score
-from sklearn.utils import check_array, check_random_state
+from sklearn.utils import check_random_state
 from sklearn.utils.metaestimators import available_if
-from sklearn.utils.validation import check_consistent_length, check_is_fitted, validate_data
+from sklearn.utils.validation import check_is_fitted, validate_data
 
 from lvm import _checks
 from lvm._jit import Array, canonical
@@ -20,6 +20,7 @@ from lvm.estimators.expert_data import (
     check_response,
     check_size,
     find_groups,
+    gating_columns,
     of_groups,
     plain_columns,
     regression_rows,
@@ -40,8 +41,8 @@ def _joined(intercepts: Array, slopes: Array) -> Array:
     return np.ascontiguousarray(np.concatenate([intercepts[..., None], slopes], axis=-1))
 
 
-def _has_labels(estimator: Any) -> bool:
-    return bool(estimator.expert == "multinomial")
+def _has_proba(estimator: Any) -> bool:
+    return bool(estimator.expert == "multinomial" or estimator.gating == "softmax")
 
 
 class FittedExperts:
@@ -59,6 +60,7 @@ class FittedExperts:
     gating_intercepts_: Array
     classes_: NDArray[Any]
     gates_apart_: bool
+    gating_feature_names_in_: NDArray[Any]
 
     # ----- what the estimator says ----------------------------------------------------------------------------
 
@@ -80,11 +82,8 @@ class FittedExperts:
         if self.expert == "gaussian":
             shapes["scales_"] = (K,)
         if self.gating == "softmax":
-            q = (
-                d
-                if not getattr(self, "gates_apart_", False)
-                else np.shape(getattr(self, "gating_coefficients_", ((),)))[-1]
-            )
+            own = getattr(self, "gates_apart_", False)
+            q = np.shape(getattr(self, "gating_coefficients_", ((),)))[-1] if own else d
             shapes |= {"gating_coefficients_": (K, q), "gating_intercepts_": (K,)}
         return shapes
 
@@ -98,13 +97,12 @@ class FittedExperts:
             return X
         if not self.gates_apart_:
             raise ValueError("leave gating_X out: the gate was fitted to X.")
-        z = check_array(gating_X, dtype=np.float64, input_name="gating_X")
-        check_consistent_length(X, z)
-        if not reset and z.shape[1] != self.gating_coefficients_.shape[1]:
-            raise ValueError(
-                f"gating_X has {z.shape[1]} columns, but the gate was fitted to {self.gating_coefficients_.shape[1]}."
-            )
-        return np.asarray(z)
+        names = getattr(self, "gating_feature_names_in_", None)
+        fitted = None if reset else (self.gating_coefficients_.shape[1], names)
+        z, names = gating_columns(gating_X, len(X), fitted)
+        if reset and names is not None:
+            self.gating_feature_names_in_ = names
+        return z
 
     def _covariates(self, X: ArrayLike, gating_X: ArrayLike | None) -> tuple[Array, Array | None]:
         """Return the designs of experts and gate, in the user's units."""
@@ -115,6 +113,11 @@ class FittedExperts:
                 raise ValueError("gating_X is for gating='softmax'; leave it out with gating='constant'.")
             return plain_columns(checked), None
         return plain_columns(checked), plain_columns(self._gating(gating_X, checked))
+
+    def _gated(self, X: ArrayLike, gating_X: ArrayLike | None) -> tuple[GatedExperts, ExpertsParams, Array, Array]:
+        design, gate = self._covariates(X, gating_X)
+        model, params = self._model(), self._get_params()
+        return model, params, design, model.gate.probabilities(design if gate is None else gate, params.gate)
 
     def _model(self) -> GatedExperts:
         bounds = np.zeros((2, self.n_features_in_ + 1))
@@ -202,18 +205,16 @@ class FittedExperts:
         if self.expert == "multinomial":
             best = self.predict_proba(X, gating_X).argmax(axis=1)
             return np.asarray(self.classes_[best])
-        design, gate = self._covariates(X, gating_X)
-        model, params = self._model(), self._get_params()
-        probabilities = model.gate.probabilities(design if gate is None else gate, params.gate)
+        model, params, design, probabilities = self._gated(X, gating_X)
         means = np.einsum("ik,ki->i", probabilities, model.experts.means(design, params.experts))
         check_response(self.expert, np.zeros(len(design)), exposure, trials)
         if self.expert in SIZES:
             means *= check_size(self.expert, exposure if self.expert == "poisson" else trials, len(means))
         return np.asarray(means)
 
-    @available_if(_has_labels)  # type: ignore[untyped-decorator]  # scikit-learn has no stubs
+    @available_if(_has_proba)  # type: ignore[untyped-decorator]  # scikit-learn has no stubs
     def predict_proba(self, X: ArrayLike, gating_X: ArrayLike | None = None) -> Array:
-        """Return the probability of each label, shape (n, n_classes); only with multinomial experts.
+        """Return a softmax gate's probability of each component, shape (n, K); of labels that of each, (n, n_classes).
 
         Parameters
         ----------
@@ -222,10 +223,10 @@ class FittedExperts:
         gating_X : array-like of shape (n, q), optional
             Covariates of the gate, where it was fitted to others than X.
         """
-        design, gate = self._covariates(X, gating_X)
-        model, params = self._model(), self._get_params()
-        probabilities = model.gate.probabilities(design if gate is None else gate, params.gate)
-        return np.asarray(np.einsum("ik,kic->ic", probabilities, model.experts.means(design, params.experts)))
+        model, params, design, probabilities = self._gated(X, gating_X)
+        if self.expert == "multinomial":
+            return np.asarray(np.einsum("ik,kic->ic", probabilities, model.experts.means(design, params.experts)))
+        return np.asarray(probabilities)
 
     def predict_components(self, X: ArrayLike) -> Array:
         """Return each component's expected response per unit of exposure or trial, shape (n, K).
@@ -387,14 +388,11 @@ class FittedExperts:
         components : ndarray of shape (n,)
             Their components.
         """
-        design, gate = self._covariates(X, gating_X)
-        n = len(design)
-        zeros = canonical(np.zeros(n))
+        model, params, design, probabilities = self._gated(X, gating_X)
+        zeros = canonical(np.zeros(len(design)))
         response = check_response(self.expert, zeros, exposure, trials)
-        model, params = self._model(), self._get_params()
         rng = check_random_state(self.random_state)
-        probabilities = model.gate.probabilities(design if gate is None else gate, params.gate)
-        beyond = np.cumsum(probabilities, axis=1) < rng.random_sample((n, 1))
+        beyond = np.cumsum(probabilities, axis=1) < rng.random_sample((len(design), 1))
         components = np.minimum(beyond.sum(axis=1), len(self.weights_) - 1)
         drawn = model.experts.sample(RegressionRows(design, zeros, response.size), params.experts, components, rng)
         return (self.classes_[drawn.astype(np.int64)] if self.expert == "multinomial" else drawn), components

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -11,11 +12,15 @@ from lvm import _checks
 from lvm._jit import Array
 from lvm.estimators.expert_data import Design
 from lvm.models.count_experts import CountExpertsParams
-from lvm.models.expert_rows import ExpertsRows
+from lvm.models.expert_rows import ExpertsRows, RegressionRows
 from lvm.models.experts import ExpertsParams, GatedExperts
 from lvm.models.gates import SoftmaxGateParams
 from lvm.models.gaussian_experts import GaussianExpertsParams
 from lvm.models.multinomial_experts import MultinomialExpertsParams
+
+# One set of lines often misses a component; the best of so many, judged by so many rows, seldom does.
+LINE_SETS, MAX_JUDGES = 20, 2000
+PARAMETERS = ("coefficients", "intercepts", "scales", "weights", "gating_coefficients", "gating_intercepts")
 
 
 def random_labels(rows: ExpertsRows, n_components: int, rng: np.random.RandomState) -> NDArray[np.int64]:
@@ -26,7 +31,8 @@ def random_labels(rows: ExpertsRows, n_components: int, rng: np.random.RandomSta
 def random_lines(rows: ExpertsRows, experts: Any, n_components: int, rng: np.random.RandomState) -> NDArray[np.int64]:
     """Return for each unit the component whose line is nearest, of lines through as few random rows as fix one.
 
-    Rows are drawn in whole units, and responses are taken on the scale of the linear predictors.
+    Rows are drawn in whole units, and responses are taken on the scale of the linear predictors. Of several sets of
+    lines, the one to which units are nearest counts, on a sample of them.
 
     Parameters
     ----------
@@ -47,28 +53,49 @@ def random_lines(rows: ExpertsRows, experts: Any, n_components: int, rng: np.ran
     p = data.design.shape[1]
     units = np.arange(len(data)) if rows.weight is None else np.flatnonzero(rows.weight > 0)
     per_line = max(1, min(p, len(units) // n_components))
-    drawn = rng.choice(units, per_line * n_components, replace=False)
-    lines = []
-    for k in range(n_components):
-        chosen = data.take(drawn[k * per_line : (k + 1) * per_line]).observations()
-        first = slice(0, p)
-        lines.append(np.linalg.lstsq(chosen.design[first], experts.targets(chosen[first]), rcond=None)[0])
-    stacked = np.stack(lines)
-    labels = np.empty(len(data), np.int64)
-    for start in range(0, len(data), _checks.BLOCK_ROWS):
-        block = data[start : start + _checks.BLOCK_ROWS]
+    n_judges = max(10 * n_components, MAX_JUDGES * p // data.shape[1])
+    sample, importance = data, rows.weight
+    if len(data) > n_judges:
+        judges = rng.choice(units, min(n_judges, len(units)), replace=False)
+        sample, importance = data.take(judges), None if rows.weight is None else rows.weight[judges]
+    is_yes_or_no = len(np.unique(experts.targets(sample.observations()))) <= 2  # distances say little of these
+    best, least = np.empty(0), np.inf
+    for _ in range(1 if is_yes_or_no else LINE_SETS):
+        drawn = rng.choice(units, per_line * n_components, replace=False)
+        lines = []
+        for k in range(n_components):
+            chosen = data.take(drawn[k * per_line : (k + 1) * per_line]).observations()[slice(0, p)]
+            lines.append(np.linalg.lstsq(chosen.design, experts.targets(chosen), rcond=None)[0])
+        distance = float(np.average(_nearest(sample, experts, np.stack(lines))[1], weights=importance))
+        if distance < least or len(best) == 0:
+            best, least = np.stack(lines), distance
+    return _nearest(data, experts, best)[0]
+
+
+def _nearest(data: RegressionRows, experts: Any, lines: Array) -> tuple[NDArray[np.int64], Array]:
+    """Return the line of (K, p, c) nearest to each unit, and its distance, by the squares summed over the rows."""
+    labels, distances = np.empty(len(data), np.int64), np.empty(len(data))
+    step = max(1, _checks.BLOCK_ROWS * lines.shape[1] // data.shape[1])
+    for start in range(0, len(data), step):
+        block = data[start : start + step]
         observed = block.observations()
-        distances = ((experts.targets(observed) - observed.design @ stacked) ** 2).sum(axis=2)
+        squares = ((experts.targets(observed) - observed.design @ lines) ** 2).sum(axis=2)
         if block.indptr is not None:
-            distances = np.add.reduceat(distances, block.indptr[:-1] - block.indptr[0], axis=1)
-        labels[start : start + len(block)] = distances.argmin(axis=0)
-    return labels
+            squares = np.add.reduceat(squares, block.indptr[:-1] - block.indptr[0], axis=1)
+        labels[start : start + step] = squares.argmin(axis=0)
+        distances[start : start + step] = np.sqrt(squares.min(axis=0))
+    return labels, distances
 
 
 def given_start(
-    estimator: Any, model: GatedExperts, design: Design, gate_design: Design | None, shift: float
+    estimator: Any,
+    model: GatedExperts,
+    design: Design,
+    gate_design: Design | None,
+    shift: float,
+    before: Mapping[str, Any],
 ) -> ExpertsParams | None:
-    """Return the starting parameters that the estimator's arguments `<name>_init` give, None without any.
+    """Return the parameters of an earlier fit, or those that the arguments `<name>_init` give, None without any.
 
     Parameters
     ----------
@@ -80,6 +107,8 @@ def given_start(
         Maps to the covariates of the model.
     shift : float
         What was taken off the response.
+    before : dict
+        Attributes of the fit to start from, disregarded where their shapes are others; empty for none.
 
     Raises
     ------
@@ -90,8 +119,8 @@ def given_start(
     shapes = {**estimator._attribute_shapes(K), "weights_": (K,)}
     if gate_design is not None:
         shapes["gating_coefficients_"] = (K, len(gate_design.centre))
-    given = {}
-    for name in ("coefficients", "intercepts", "scales", "weights", "gating_coefficients", "gating_intercepts"):
+    given: dict[str, Any] = {}
+    for name in PARAMETERS:
         value = getattr(estimator, f"{name}_init")
         if value is not None:
             if f"{name}_" not in shapes:
@@ -99,6 +128,10 @@ def given_start(
                     f"{name}_init is not for expert={estimator.expert!r} with gating={estimator.gating!r}."
                 )
             given[name] = _checks.start_array(name, value, shapes[f"{name}_"])
+    earlier: dict[str, Any] = {name: before.get(f"{name}_") for name in PARAMETERS if f"{name}_" in shapes}
+    same_classes = np.array_equal(before.get("classes_", ()), getattr(estimator, "classes_", ()))
+    if same_classes and all(np.shape(value) == shapes[f"{name}_"] for name, value in earlier.items()):
+        given = earlier
     if not given:
         return None
     needed = ["coefficients", "intercepts"] + (["scales"] if estimator.expert == "gaussian" else [])

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from dataclasses import dataclass, field
 from typing import Any, Self, final
 
@@ -19,8 +18,9 @@ from lvm._jit import Array
 from lvm.accelerate import fit_anderson
 from lvm.em import fit_em
 from lvm.estimators.documentation import documented
-from lvm.estimators.expert_checks import check_amount, check_parameters, mean_probabilities
+from lvm.estimators.expert_checks import check_amount, check_parameters, mean_probabilities, warn_of_divergence
 from lvm.estimators.expert_data import (
+    GATE_DATA,
     Design,
     Response,
     check_response,
@@ -29,9 +29,10 @@ from lvm.estimators.expert_data import (
     of_groups,
     regression_rows,
 )
-from lvm.estimators.expert_predictions import FittedExperts
+from lvm.estimators.expert_inference import ExpertInference
 from lvm.estimators.expert_starts import given_start, random_labels, random_lines
 from lvm.estimators.outcome import keep_outcome
+from lvm.estimators.progress import Progress
 from lvm.models.count_experts import BinomialExperts, PoissonExperts
 from lvm.models.expert_rows import ExpertsRows
 from lvm.models.experts import ExpertsParams, GatedExperts
@@ -41,7 +42,7 @@ from lvm.models.multinomial_experts import MultinomialExperts
 from lvm.models.newton import column_bounds
 from lvm.protocol import DegenerateError, ZeroDensityError
 from lvm.restarts import best_of
-from lvm.result import EMResult
+from lvm.result import EMResult, warn
 
 FITS = {None: fit_em, "anderson": fit_anderson}
 FAILED = "Fitting the mixture of regressions failed: from every start, some component's likelihood has no maximum."
@@ -50,7 +51,7 @@ FAILED = "Fitting the mixture of regressions failed: from every start, some comp
 @final
 @documented
 @dataclass(eq=False, repr=False, kw_only=True)
-class MixtureOfExperts(FittedExperts, RegressorMixin, BaseEstimator):  # type: ignore[misc]  # scikit-learn has no stubs
+class MixtureOfExperts(ExpertInference, Progress, RegressorMixin, BaseEstimator):  # type: ignore[misc]  # scikit-learn has no stubs
     """Mixture of regressions, or of experts, fitted by expectation-maximisation.
 
     Each row, or group of rows, belongs to one of K components; each component, an expert, explains y by a regression
@@ -89,7 +90,7 @@ class MixtureOfExperts(FittedExperts, RegressorMixin, BaseEstimator):  # type: i
     max_iter : int
         Largest number of iterations.
     n_init : int
-        Number of starts. All run a few iterations, the better half goes on, until the best is left.
+        Number of starts. All run a few iterations, the best third goes on, until the best is left.
     init_params : {"lines", "random"} or array-like
         How a start assigns rows to components: by lines through a few random rows; at random; or labels (n,), -1 for
         unknown; or responsibilities (n, n_components).
@@ -108,6 +109,12 @@ class MixtureOfExperts(FittedExperts, RegressorMixin, BaseEstimator):  # type: i
         Starting intercepts of a softmax gate.
     random_state : int, RandomState instance or None
         Seed of the starts and of `sample`.
+    warm_start : bool
+        Whether `fit` starts from the parameters of the last fit, where they have the same shapes.
+    verbose : int
+        0 is silent, 1 reports iterations, 2 also their gain and time.
+    verbose_interval : int
+        Iterations between reports.
     n_jobs : int, optional
         Number of threads; None means every core. The result does not depend on it.
     acceleration : {"anderson"}, optional
@@ -131,6 +138,8 @@ class MixtureOfExperts(FittedExperts, RegressorMixin, BaseEstimator):  # type: i
         Labels, of multinomial experts only.
     gates_apart_ : bool
         Whether the gate was fitted to covariates of its own, not to X; of a softmax gate only.
+    gating_feature_names_in_ : ndarray of shape (q,)
+        Names of these covariates, where they are columns of a data frame.
     loglik_ : float
         Log-likelihood of the data at the fitted parameters, in nats.
     objective_trace_ : ndarray of shape (n_iter_ + 1,)
@@ -184,6 +193,9 @@ class MixtureOfExperts(FittedExperts, RegressorMixin, BaseEstimator):  # type: i
     gating_coefficients_init: Any = None
     gating_intercepts_init: Any = None
     random_state: Any = None
+    warm_start: bool = False
+    verbose: int = 0
+    verbose_interval: int = 10
     n_jobs: int | None = None
     acceleration: str | None = None
 
@@ -227,7 +239,8 @@ class MixtureOfExperts(FittedExperts, RegressorMixin, BaseEstimator):  # type: i
             If an argument is out of its range, columns are collinear, or every start degenerates.
         """
         check_parameters(self)
-        for name in ("scales_", "classes_", "gating_coefficients_", "gating_intercepts_", "gates_apart_"):
+        before = dict(vars(self)) if self.warm_start else {}
+        for name in ("scales_", "classes_", "gating_coefficients_", "gating_intercepts_", *GATE_DATA):
             if hasattr(self, name):  # of an earlier fit, maybe with other experts
                 delattr(self, name)
         x, response = self._data(X, y, exposure, trials)
@@ -240,25 +253,27 @@ class MixtureOfExperts(FittedExperts, RegressorMixin, BaseEstimator):  # type: i
             shift = float(np.average(response.y, weights=weight))
             response = response._replace(y=response.y - shift)
         design = find_design(x, weight, self.alpha > 0, "X", columns)
+        inside = design.columns(x)
         gate_design, gate_columns, bounds = None, None, None
         if self.gating == "softmax":
             z = self._gating(gating_X, x, reset=True)
-            gate_design = find_design(
-                z, weight, self.gating_alpha > 0, "gating_X", columns if gating_X is None else None
-            )
-            gate_columns = gate_design.columns(z)
+            gate_design, gate_columns = design, inside
+            if gating_X is not None or (self.alpha > 0) != (self.gating_alpha > 0):
+                names = columns if gating_X is None else None
+                gate_design = find_design(z, weight, self.gating_alpha > 0, "gating_X", names)
+                gate_columns = gate_design.columns(z)
             bounds = column_bounds(gate_columns)
         elif gating_X is not None:
             raise ValueError("gating_X is for gating='softmax'; leave it out with gating='constant'.")
         found = None if groups is None else find_groups(groups, n)
-        data = regression_rows(design.columns(x), response, gate_columns, found)
+        data = regression_rows(inside, response, gate_columns, found)
         if found is not None and weight is not None:
             weight = of_groups(weight, found, "sample_weight")
         _checks.at_most_rows(self.n_components, len(data))
         model = GatedExperts(self._experts(column_bounds(data.design)), self._gate(bounds))
         rows = ExpertsRows(data, weight)
         order = None if found is None else found.order[found.indptr[:-1]]
-        explicit = given_start(self, model, design, gate_design, shift)
+        explicit = given_start(self, model, design, gate_design, shift, before)
         result, self.restarts_ = self._best_fit(model, rows, explicit, order, n)
         self._set_result(model, rows, result, design, gate_design)
         self.intercepts_ += shift
@@ -269,14 +284,15 @@ class MixtureOfExperts(FittedExperts, RegressorMixin, BaseEstimator):  # type: i
     ) -> tuple[Array, Response]:
         """Return covariates and the checked response; sets `classes_` where it consists of labels."""
         labelled = self.expert == "multinomial"
-        x, values = validate_data(self, X, y, dtype=np.float64, y_numeric=not labelled)
+        x, values = validate_data(self, X, y, dtype=np.float64, y_numeric=not labelled, ensure_all_finite=False)
+        _checks.finite(x, getattr(self, "feature_names_in_", None))
         if not labelled:
             return x, check_response(self.expert, np.asarray(values, np.float64), exposure, trials)
         check_response(self.expert, values, exposure, trials)
         check_classification_targets(values)
         self.classes_, codes = np.unique(values, return_inverse=True)
         if len(self.classes_) < 2:
-            raise ValueError(f"y holds one class, {self.classes_[0]!r}; multinomial experts need two at least.")
+            raise ValueError(f"y holds one class, {self.classes_.tolist()[0]!r}; multinomial experts need two.")
         return x, Response(codes.astype(np.float64), None, None)
 
     def _experts(self, bounds: Array) -> Any:
@@ -305,7 +321,8 @@ class MixtureOfExperts(FittedExperts, RegressorMixin, BaseEstimator):  # type: i
         rng = check_random_state(self.random_state)
         failure: DegenerateError | None = None
         n_starts = self.n_init if isinstance(self.init_params, str) else 1
-        for _ in range(0 if starts else n_starts):
+        for index in range(0 if starts else n_starts):
+            self._report(f"Initialization {index}")
             try:
                 labels = self._assignment(model, rows, rng, order, n)
                 starts.append(model.from_assignment(rows, labels, self.n_components))
@@ -316,7 +333,12 @@ class MixtureOfExperts(FittedExperts, RegressorMixin, BaseEstimator):  # type: i
         def run(start: ExpertsParams, max_iter: int) -> EMResult:
             fit = FITS[self.acceleration]
             try:
-                return fit(model, rows, start, tol=self.tol, max_iter=max_iter, n_jobs=self.n_jobs)
+                return self._reported(
+                    lambda callback: fit(
+                        model, rows, start, tol=self.tol, max_iter=max_iter, callback=callback, n_jobs=self.n_jobs
+                    ),
+                    max_iter,
+                )
             except ZeroDensityError as error:
                 raise ZeroDensityError(error.row if order is None else int(order[error.row])) from None
 
@@ -355,12 +377,12 @@ class MixtureOfExperts(FittedExperts, RegressorMixin, BaseEstimator):  # type: i
             self.gating_intercepts_, self.gating_coefficients_ = gate_design.outside(params.gate.coefficients)
             self.weights_ = mean_probabilities(model, rows, params)
         if keep_outcome(self, result):
-            warnings.warn(
+            warn(
                 f"EM did not converge; raise max_iter or tol, or look at the data. (n_iter={self.n_iter_}; "
                 f"{result.status})",
                 ConvergenceWarning,
-                stacklevel=3,
             )
+        warn_of_divergence(model, rows, params, self.converged_)
 
     def __sklearn_tags__(self) -> Any:
         tags = super().__sklearn_tags__()

@@ -134,6 +134,16 @@ class MixtureOfFactorAnalyzers(MixtureEstimator):
             loadings[k] = _canonical_rotation(loadings[k], components.noise_variances[k])
         self.loadings_ = loadings
 
+    def _values_by_name(self, components: Any) -> dict[str, Array]:
+        """Return the parameters as the fitted attributes are, the loadings turned: what standard errors are of."""
+        values = super()._values_by_name(components)
+        turned = values["loadings"].copy()
+        for k in np.flatnonzero(~self._held().get("loadings", np.zeros(len(turned), np.bool_))):
+            turned[k] = _canonical_rotation(turned[k], values["noise_variances"][k])
+            likeness = np.sum(turned[k] * self.loadings_[k], axis=0)
+            turned[k] *= np.where(likeness < 0, -1.0, 1.0)  # signs do not jump
+        return {**values, "loadings": turned}
+
     def _described(self, columns: Sequence[int]) -> tuple[str, list[list[str]]]:
         deviations = np.sqrt(np.square(self.loadings_).sum(axis=2) + self.noise_variances_)
         cells = [[f"{m[j]:.4g} ({s[j]:.4g})" for j in columns] for m, s in zip(self.means_, deviations, strict=True)]

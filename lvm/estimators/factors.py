@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from abc import ABC, abstractmethod
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Self
@@ -12,23 +11,26 @@ from numpy.typing import ArrayLike
 from sklearn.base import BaseEstimator, ClassNamePrefixFeaturesOutMixin, TransformerMixin
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.utils import check_random_state
-from sklearn.utils.validation import check_is_fitted, validate_data
+from sklearn.utils.validation import check_is_fitted
 
 from lvm import _checks, initialize
 from lvm._jit import Array, canonical
 from lvm.estimators.base import FITS
-from lvm.estimators.outcome import LikelihoodCriteria, keep_outcome
+from lvm.estimators.factor_inference import FactorInference
+from lvm.estimators.numbers import numeric_table
+from lvm.estimators.outcome import keep_outcome
 from lvm.families.gaussian import moments_of_columns
 from lvm.kernels.covariance import NOISE
 from lvm.models.factor_analysis import FactorModel, FactorParams, MomentRows, posterior_factors, sample_moments
 from lvm.models.factor_rotation import ROTATIONS, rotated
 from lvm.protocol import Rows
+from lvm.result import warn
 
 AT_BOUND = 1e-6  # relative distance from the bound within which a noise variance is said to be on it
 
 
 @dataclass(eq=False, repr=False, kw_only=True)
-class FactorEstimator(LikelihoodCriteria, ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator, ABC):  # type: ignore[misc]  # no stubs
+class FactorEstimator(FactorInference, ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator, ABC):  # type: ignore[misc]  # no stubs
     """What both estimators share: all but the form of the noise."""
 
     _mixes = False  # for saving: there are no mixing weights
@@ -126,14 +128,7 @@ class FactorEstimator(LikelihoodCriteria, ClassNamePrefixFeaturesOutMixin, Trans
         """Set `noise_variance_`, from one number for each feature."""
 
     def _validate(self, X: Any, reset: bool) -> Array:
-        X = validate_data(
-            self, X, reset=reset, dtype=np.float64, ensure_all_finite=False, ensure_min_samples=2 if reset else 1
-        )
-        names = getattr(self, "feature_names_in_", None)
-        _checks.finite(X, names, allow_missing=True)
-        if reset:
-            _checks.no_empty_column(X, names)
-        return np.asarray(X)
+        return np.asarray(numeric_table(self, X, reset, accepts_missing=True, min_rows=2), np.float64)
 
     def _variances(self, rows: Rows) -> Array:
         """Return the variances (d,) of what is observed; refuse constant columns."""
@@ -158,16 +153,14 @@ class FactorEstimator(LikelihoodCriteria, ClassNamePrefixFeaturesOutMixin, Trans
             what = (
                 "the noise variance" if self._isotropic else f"the noise variance of column {self._name(at_bound[0])}"
             )
-            warnings.warn(
+            warn(
                 f"{what} is at its bound of {self.min_noise_variance:g} times the variance (Heywood case): the factors "
                 "explain all of it, and inference is doubtful; lower n_factors, or add data.",
-                stacklevel=3,
             )
         if is_unfinished:
-            warnings.warn(
+            warn(
                 f"EM did not converge (n_iter={self.n_iter_}): {self.status_}. Increase max_iter or tol.",
                 ConvergenceWarning,
-                stacklevel=3,
             )
 
     # ----- what users call ------------------------------------------------------------------------------------

@@ -10,10 +10,11 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from sklearn.base import BaseEstimator, DensityMixin
 from sklearn.utils import check_random_state
-from sklearn.utils.validation import check_is_fitted, validate_data
+from sklearn.utils.validation import check_is_fitted
 
 from lvm import _checks
 from lvm._jit import Array
+from lvm.estimators.numbers import numeric_table
 from lvm.estimators.outcome import total_loglik
 from lvm.models.mixture import Mixture, MixtureParams
 from lvm.protocol import Rows
@@ -78,20 +79,7 @@ class FittedMixture(DensityMixin, BaseEstimator, ABC):  # type: ignore[misc]  # 
 
     def _validate(self, X: Any, reset: bool) -> Any:
         """Return X as a numeric array or matrix, of the fitted width unless it resets that, finite or missing."""
-        X = validate_data(
-            self,
-            X,
-            reset=reset,
-            accept_sparse="csr" if self._accept_sparse else False,
-            dtype="numeric",
-            ensure_all_finite=False,
-            ensure_min_samples=self._min_rows if reset else 1,
-        )
-        names = getattr(self, "feature_names_in_", None)
-        _checks.finite(X, names, self._accepts_missing)
-        if reset and self._accepts_missing:
-            _checks.no_empty_column(X, names)
-        return X
+        return numeric_table(self, X, reset, self._accepts_missing, self._min_rows, self._accept_sparse)
 
     @property
     def _accepts_missing(self) -> bool:
@@ -254,8 +242,12 @@ class FittedMixture(DensityMixin, BaseEstimator, ABC):  # type: ignore[misc]  # 
         ----------
         Little & Rubin (2002), "Statistical Analysis with Missing Data", chapter 5.
         """
+        return self._drawn(X, X, random_state)
+
+    def _drawn(self, X: Any, cells: ArrayLike, random_state: Any) -> Array:
+        """Return the cells (n, d) of the rows X with a draw in place of those missing."""
         model, rows, params = self._fitted(X)
-        out = np.array(self._validate(X, reset=False), np.float64, order="C")
+        out = np.array(self._validate(cells, reset=False), np.float64, order="C")
         rng = check_random_state(self.random_state if random_state is None else random_state)
         model.sample_missing(rows, params, rng, out)
         return out

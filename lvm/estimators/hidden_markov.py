@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from dataclasses import dataclass, field
 from typing import Any, Self, final
 
@@ -15,14 +14,15 @@ from lvm import _checks
 from lvm._jit import Array
 from lvm.estimators.base import FITS
 from lvm.estimators.generic import check_family
-from lvm.estimators.hidden_markov_fitted import CHAIN, FittedHiddenMarkov, as_lengths
+from lvm.estimators.hidden_markov_fitted import CHAIN, as_lengths
+from lvm.estimators.hidden_markov_inference import HiddenMarkovInference
 from lvm.estimators.outcome import keep_outcome
 from lvm.models.hidden_markov import HiddenMarkovModel, HiddenMarkovParams
 from lvm.models.mixture import Mixture
 from lvm.models.sequences import SequenceRows, Sequences, by_observation, indptr_of
 from lvm.protocol import DegenerateError, Rows
 from lvm.restarts import best_of
-from lvm.result import EMResult, Status
+from lvm.result import EMResult, Status, warn
 
 TAKEN = (
     *CHAIN,
@@ -32,7 +32,7 @@ TAKEN = (
 
 @final
 @dataclass(eq=False, repr=False, kw_only=True)
-class HiddenMarkov(FittedHiddenMarkov):
+class HiddenMarkov(HiddenMarkovInference):
     """Hidden Markov model with emissions of any family, fitted by expectation-maximisation (Baum-Welch).
 
     An observation is drawn from the component of its state, and the state depends on that of the observation before.
@@ -50,7 +50,7 @@ class HiddenMarkov(FittedHiddenMarkov):
     max_iter : int
         Largest number of iterations.
     n_init : int
-        Number of starts. All run a few iterations, the better half goes on, until the best is left.
+        Number of starts. All run a few iterations, the best third goes on, until the best is left.
     init_params : {"kmeans", "k-means++", "random", "random_from_data"} or array-like
         How the start assigns observations to states, and counts transitions; or states (n,), -1 for unknown; or
         responsibilities (n, n_states).
@@ -193,11 +193,10 @@ class HiddenMarkov(FittedHiddenMarkov):
         result, self.restarts_ = self._best_fit(model, data, rows)
         self._set_params(result.params)
         if keep_outcome(self, result):
-            warnings.warn(
+            warn(
                 "Best performing initialization did not converge. Try different init parameters, or increase "
                 f"max_iter, tol, or check for degenerate data. (n_iter={self.n_iter_}; {result.status})",
                 ConvergenceWarning,
-                stacklevel=2,
             )
         return self
 

@@ -9,11 +9,12 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from sklearn.base import BaseEstimator, DensityMixin
 from sklearn.utils import check_random_state
-from sklearn.utils.validation import check_is_fitted, validate_data
+from sklearn.utils.validation import check_is_fitted
 
 from lvm import _checks
 from lvm._jit import Array
 from lvm.estimators.generic import AXES, MixtureModel
+from lvm.estimators.numbers import numeric_table
 from lvm.families.categorical import Categorical
 from lvm.families.registry import family_by_name
 from lvm.models.hidden_markov import HiddenMarkovModel, HiddenMarkovParams
@@ -131,11 +132,7 @@ class FittedHiddenMarkov(DensityMixin, BaseEstimator):  # type: ignore[misc]  # 
     def _validate(self, X: Any, reset: bool) -> NDArray[Any]:
         """Return X as a numeric array of the fitted width, unless it resets that, finite or missing."""
         accepts_missing = bool(getattr(self._family(), "accepts_missing", False))
-        data: NDArray[Any] = validate_data(self, X, reset=reset, dtype="numeric", ensure_all_finite=False)
-        names = getattr(self, "feature_names_in_", None)
-        _checks.finite(data, names, accepts_missing)
-        if reset and accepts_missing:
-            _checks.no_empty_column(data, names)
+        data: NDArray[Any] = numeric_table(self, X, reset, accepts_missing)
         if reset and self.family == "categorical":
             self.n_categories_ = [max(1, int(largest) + 1) for largest in np.nanmax(data, axis=0)]
         return data

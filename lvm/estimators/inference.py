@@ -13,12 +13,19 @@ from sklearn.utils.validation import check_is_fitted
 from lvm import _checks
 from lvm._jit import Array
 from lvm.estimators.fitted import FittedMixture
-from lvm.estimators.summary import Estimate, Summary
+from lvm.estimators.summary import Estimate, Summary, by_component, check_level
 from lvm.families.counts import ExposedRows
 from lvm.marginals import feature_names
 from lvm.models.mixture import Mixture, MixtureParams
 from lvm.protocol import Rows
 from lvm.uncertainty import standard_errors
+
+# Parameters by the range of their values; means beside sizes are those of counts.
+POSITIVE = {
+    *("rates", "scales", "sizes", "shapes", "concentrations", "degrees_of_freedom", "noise_variances"),
+    *("covariances", "scatters"),
+}
+PROBABILITIES = {"weights", "probabilities"}
 
 
 class Inference(FittedMixture):
@@ -105,7 +112,10 @@ class Inference(FittedMixture):
         exposure : float or array-like of shape (n,), optional
             Exposures of the rows, for estimators whose `fit` takes them.
         level : float
-            Coverage of the intervals, within (0, 1): normal ones, estimate -+ z * standard error.
+            Coverage of the intervals, within (0, 1). They are normal ones, estimate -+ z * standard error: of
+            logarithms where the parameter is positive, of log odds where it is a probability, of Fisher's z where it is
+            a coordinate of a direction. Such intervals stay within the parameter's range, and their coverage is
+            nearer to `level`, since the likelihood is nearer to a normal one on these scales.
 
         Returns
         -------
@@ -125,25 +135,17 @@ class Inference(FittedMixture):
         <BLANKLINE>
         component  parameter  feature   estimate  std. error   2.5%  97.5%
         ------------------------------------------------------------------
-        0          means      column 0     1.147       0.127  0.897  1.396
-                   sizes      column 0     1.025       0.276  0.484  1.565
+        0          means      column 0     1.147       0.127  0.922  1.425
+                   sizes      column 0     1.025       0.276  0.604  1.737
         ------------------------------------------------------------------
         """
-        if not 0 < _checks.real("level", level, 0.0) < 1:
-            raise _checks.ParameterError(f"level must lie within (0, 1), got {level!r}.")
+        check_level(level)
         model, rows, params = self._information_rows(X, sample_weight, labels, exposure)
         errors = self._errors(model, rows, params, kind)
         values = self._values_by_name(params.components)
         if len(params.weights) > 1:
             values = {"weights": params.weights, **values}
-        axes = {"weights": "K", **self._parameters()}
-        estimates = [
-            Estimate(*where, float(values[name][index]), float(errors[name][index]))
-            for name in values
-            for index in np.ndindex(values[name].shape)
-            if (where := self._place(name, axes[name], index)) is not None
-        ]
-        estimates.sort(key=lambda each: len(params.weights) if each.component is None else each.component)
+        estimates = self._lines(values, errors, {"weights": "K", **self._parameters()})
         each = model.loglik(rows, params)
         weight = np.ones(len(each)) if rows.weight is None else rows.weight
         loglik = float(each[weight > 0] @ weight[weight > 0])
@@ -198,6 +200,18 @@ class Inference(FittedMixture):
                 found[name] = array if name == "weights" else self._outside(name, array)
         return found
 
+    def _lines(
+        self, values: Mapping[str, Array], errors: Mapping[str, Array], axes: Mapping[str, str]
+    ) -> list[Estimate]:
+        """Return the lines of a table, component by component."""
+        lines = [
+            Estimate(*where, float(values[name][at]), float(errors[name][at]), self._scale(name, axes[name], at))
+            for name in values
+            for at in np.ndindex(values[name].shape)
+            if (where := self._place(name, axes[name], at)) is not None
+        ]
+        return by_component(lines)
+
     def _blocks(self) -> Sequence[Any]:
         """Return the blocks of columns of a mixed mixture."""
         blocks: Sequence[Any] = self._fitted_blocks() if hasattr(self, "_fitted_blocks") else []
@@ -214,10 +228,22 @@ class Inference(FittedMixture):
             words = words[-1:] if index[-2] == index[-1] else words
         return component, name.replace("__", "."), " x ".join(words)
 
+    def _scale(self, name: str, axes: str, index: tuple[int, ...]) -> str:
+        """Return the scale on which the interval of an entry is symmetric."""
+        block, _, parameter = name.rpartition("__")
+        if parameter in PROBABILITIES:
+            return "logit"
+        if parameter == "directions":
+            return "atanh"
+        if parameter == "means" and (f"{block}__sizes" if block else "sizes") in self._parameters():
+            return "log"
+        is_covariance = axes.endswith("dd") and index[-2] != index[-1]
+        return "log" if parameter in POSITIVE and not is_covariance else "identity"
+
     def _axis_label(self, name: str, axis: str, i: int) -> str:
         """Return what an index along an axis means."""
         if axis not in "dc":
-            return "" if axis == "1" else str(i)
+            return {"1": "", "q": f"factor {i}"}.get(axis, str(i))
         features, categories = feature_names(self), getattr(self, "categories_", ())
         for block in self._blocks():
             if name.startswith(f"{block.name}__"):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from dataclasses import dataclass
 from typing import Any, Self, final
 
@@ -11,15 +10,18 @@ from numpy.typing import ArrayLike, NDArray
 from sklearn.base import BaseEstimator, ClassNamePrefixFeaturesOutMixin, TransformerMixin
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.utils import check_random_state
-from sklearn.utils.validation import check_is_fitted, validate_data
+from sklearn.utils.validation import check_is_fitted
 
 from lvm import _checks
 from lvm._jit import Array
 from lvm.collapse import collapse
 from lvm.estimators.base import FITS
-from lvm.estimators.outcome import LikelihoodCriteria, keep_outcome
+from lvm.estimators.numbers import numeric_table
+from lvm.estimators.outcome import keep_outcome
+from lvm.estimators.trait_inference import TraitInference
 from lvm.models.latent_trait import DISCRIMINATIONS, MAX_SLOPE, LatentTraitModel, TraitParams
 from lvm.protocol import Rows
+from lvm.result import warn
 
 # Sums over nodes a distance h apart integrate a normal density of standard deviation s with a relative error of about
 # 2 exp(-2 (pi s / h)**2): 2e-3 at this share of h. Between the middle ones h is near pi / sqrt(n_nodes).
@@ -28,7 +30,7 @@ NARROW = 0.6
 
 @final
 @dataclass(eq=False, repr=False, kw_only=True)
-class LatentTrait(LikelihoodCriteria, ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):  # type: ignore[misc]  # no stubs
+class LatentTrait(TraitInference, ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):  # type: ignore[misc]  # no stubs
     """Logistic item response model of binary items, fitted by expectation-maximisation.
 
     The log odds that a person of trait theta answers item j with 1 are discrimination_j (theta - difficulty_j), and
@@ -156,10 +158,9 @@ class LatentTrait(LikelihoodCriteria, ClassNamePrefixFeaturesOutMixin, Transform
         with np.errstate(divide="ignore", invalid="ignore"):
             self.difficulty_ = -self.intercept_ / self.discrimination_
         if keep_outcome(self, result):
-            warnings.warn(
+            warn(
                 f"EM did not converge (n_iter={self.n_iter_}): {result.status}. acceleration='anderson' needs fewer.",
                 ConvergenceWarning,
-                stacklevel=2,
             )
         self._warn(model, rows, result.params)
         return self
@@ -242,12 +243,8 @@ class LatentTrait(LikelihoodCriteria, ClassNamePrefixFeaturesOutMixin, Transform
             raise _checks.ParameterError(f"deduplicate must be True, False or 'auto', got {self.deduplicate!r}.")
 
     def _validate(self, X: Any, reset: bool) -> Any:
-        X = validate_data(self, X, reset=reset, accept_sparse="csr", dtype="numeric", ensure_all_finite=False)
-        names = getattr(self, "feature_names_in_", None)
-        _checks.finite(X, names, allow_missing=True)
-        _checks.binary(X, names)
-        if reset:
-            _checks.no_empty_column(X, names)
+        X = numeric_table(self, X, reset, accepts_missing=True, accept_sparse=True)
+        _checks.binary(X, getattr(self, "feature_names_in_", None))
         return X
 
     def _check_items(self, answers: Array, ones: Array) -> None:
@@ -274,22 +271,25 @@ class LatentTrait(LikelihoodCriteria, ClassNamePrefixFeaturesOutMixin, Transform
         return TraitParams(slopes, intercepts)
 
     def _warn(self, model: LatentTraitModel, rows: Rows, params: TraitParams) -> None:
-        """Say where discriminations are at their bound, or where nodes are too sparse to integrate."""
+        """Say where items do not determine the trait, discriminations are at their bound, or nodes are too sparse."""
+        if self.discrimination == "free" and self.discrimination_prior is None and len(params.slopes) < 3:
+            warn(
+                f"{len(params.slopes)} item(s) do not determine a discrimination each: many fit equally well. It takes "
+                "three; add items, or give a discrimination_prior."
+            )
         extreme = np.flatnonzero(np.abs(params.slopes) >= MAX_SLOPE)
         if len(extreme):
-            warnings.warn(
+            warn(
                 f"the discrimination of item {self._name(int(extreme[0]))} is at its bound of {MAX_SLOPE:g}: the data "
                 "would have it infinite; set discrimination_prior, such as (0, 0.5), or remove the item.",
-                stacklevel=3,
             )
         narrowest = NARROW * np.pi / np.sqrt(self.n_nodes)
         weight = np.ones(len(rows.X)) if rows.weight is None else rows.weight
         typical = float(weight @ model.scores(rows, params)[1] / weight.sum())
         if typical < narrowest and not len(extreme):
-            warnings.warn(
+            warn(
                 f"answers fix the trait to a standard deviation of {typical:.3g}, finer than n_nodes={self.n_nodes} "
                 f"can integrate; set n_nodes to {int((NARROW * np.pi / typical) ** 2) + 1} or more.",
-                stacklevel=3,
             )
 
     def _params(self) -> TraitParams:

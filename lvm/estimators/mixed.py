@@ -12,7 +12,7 @@ from sklearn.utils.validation import check_is_fitted, validate_data
 
 from lvm import _checks
 from lvm._jit import Array
-from lvm.encoding import as_table, is_missing
+from lvm.encoding import as_table
 from lvm.estimators.base import FittingEstimator
 from lvm.estimators.blocks import Block, block_arrays
 from lvm.estimators.documentation import documented
@@ -31,10 +31,10 @@ class MixedMixture(FittingEstimator):
     Parameters
     ----------
     blocks : list of (str, str or Family, columns)
-        Name, family and columns of each block. The family is "categorical", "gaussian" (features independent, as
-        "gaussian_diag"), the name of another family such as "poisson" or "gaussian_full", or a family object. Columns
-        are names, positions, a slice, a mask, or a function of X that returns one of these. Columns in no block are
-        ignored.
+        Name, family and columns of each block. The family is "categorical", "gaussian" or "student_t" (features
+        independent, as "gaussian_diag" and "student_t_diag"), the name of another family such as "poisson" or
+        "gaussian_full", or a family object. Columns are names, positions, a slice, a mask, or a function of X that
+        returns one of these. Columns in no block are ignored.
     n_components : int
         Number of components.
     alpha : float
@@ -132,7 +132,8 @@ class MixedMixture(FittingEstimator):
             [
                 (block.name, block.family(block_arrays(held, block.name)), block.columns)
                 for block in self._fitted_blocks()
-            ]
+            ],
+            getattr(self, "feature_names_in_", None),
         )
 
     def _features(self, X: Any) -> Any:
@@ -240,15 +241,42 @@ class MixedMixture(FittingEstimator):
             What was observed, and for each missing cell of a block its posterior mean, or its most probable category;
             objects where there are categories.
         """
-        filled = super().impute(X)
+        return self._in_own_values(X, super().impute(X))
+
+    def sample_missing(self, X: ArrayLike, random_state: Any = None) -> NDArray[Any]:
+        """Return the table with a draw in place of each missing cell, shape (n, d).
+
+        Parameters
+        ----------
+        X : array-like of shape (n, d)
+            The table, None or NaN where missing.
+        random_state : int, RandomState or None
+            Source of randomness; None takes the estimator's own.
+
+        Returns
+        -------
+        ndarray of shape (n, d)
+            What was observed, and a draw of the missing cells of each row given the others, from one component drawn
+            by its posterior probability; objects where there are categories.
+
+        Raises
+        ------
+        TypeError
+            If the family of a block with missing cells cannot.
+        """
+        return self._in_own_values(X, super().sample_missing(X, random_state))
+
+    def _in_own_values(self, X: Any, filled: Array) -> NDArray[Any]:
+        """Return X with its missing cells from numbers (n, d), categories among them as codes."""
         if not self.categories_:
             return filled
         out = np.array(as_table(X), dtype=object)
+        missing = np.isnan(self._validate(X, reset=False))
         for block in self._fitted_blocks():
             values = block.original(filled[:, block.columns])
             for place, column in enumerate(block.columns):
-                missing = np.array([is_missing(value) for value in out[:, column]])
-                out[missing, column] = values[missing, place]
+                rows = missing[:, column]
+                out[rows, column] = values[rows, place]
         return out
 
     def sample(self, n_samples: int = 1) -> tuple[NDArray[Any], NDArray[np.int64]]:

@@ -47,10 +47,6 @@ class NoiseOption(FittingEstimator):
         return self.n_components + int(self.noise)
 
     @property
-    def _accepts_missing(self) -> bool:
-        return super()._accepts_missing and not self.noise
-
-    @property
     def noise_weight_(self) -> float:
         """Share of the noise among the rows, where `noise` is true: the last of `weights_`."""
         self._only_with_noise("noise_weight_")
@@ -76,17 +72,6 @@ class NoiseOption(FittingEstimator):
             )
         if self.noise and self.on_degenerate == "drop":
             raise _checks.ParameterError("on_degenerate='drop' does not go with noise=True; choose another policy.")
-
-    def _validate(self, X: Any, reset: bool) -> Any:
-        """Return X as numbers; with noise, refuse missing cells and say why."""
-        try:
-            return super()._validate(X, reset)
-        except ValueError as error:
-            if self.noise and super()._accepts_missing and "NaN" in str(error):
-                raise ValueError(
-                    f"{error} With noise=True no cell may be missing: the noise has no density for a part of a row."
-                ) from None
-            raise
 
     def _prepare(self, X: Any, weight: Array | None) -> None:
         super()._prepare(X, weight)
@@ -123,7 +108,7 @@ class NoiseOption(FittingEstimator):
         assignment = super()._given_assignment(X, rows)
         if not self.noise or assignment.ndim == 2 or (assignment == self.n_components).any():
             return assignment
-        remote = remote_rows(X, self.n_components)
+        remote = remote_rows(initialize.filled(X), self.n_components)
         return self._best([np.where(noisy, self.n_components, assignment) for noisy in remote], X, rows)
 
     def _best(self, assignments: list[NDArray[Any]], X: Any, rows: Rows) -> NDArray[Any]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -10,6 +11,7 @@ from numpy.typing import ArrayLike
 from lvm._jit import Array
 from lvm.estimators.fitted import FittedMixture
 from lvm.marginals import marginal_covariances
+from lvm.models.mixture import MixtureParams
 
 # A standard deviation below a hundredth of the data's, in some direction, is of rounded or repeated values, or of a
 # component on a few rows, more often than of a group.
@@ -83,6 +85,25 @@ class Shrinking(FittedMixture):
             condition = eigenvalues[:, -1] / smallest
         counts = weight @ model.responsibilities(rows, params)
         return Shrinkage(counts[:K], smallest, condition, d)
+
+    def _is_spurious(self, X: Any, weight: Array | None) -> Callable[[MixtureParams], bool]:
+        """Return what tells parameters that `Shrinkage.suspicions` would say something of, fitted to rows X."""
+        cells = np.asarray(X, np.float64)
+        total = np.ones(len(cells)) if weight is None else weight
+        n_rows, variances = total.sum(), _variances(cells, total)
+        squared = np.where(variances > 0, variances, 1.0)
+        scale = np.sqrt(squared)
+
+        def is_spurious(params: MixtureParams) -> bool:
+            means, covariances = params.components.means, params.components.covariances
+            if covariances.ndim == 3:
+                smallest = np.linalg.eigvalsh(covariances / scale / scale[:, None])[:, 0]
+            else:
+                smallest = covariances.reshape(len(covariances), -1) / squared
+            few = n_rows * params.weights[: len(means)] <= means.shape[1]
+            return bool(few.any() or (smallest < FLAT).any())
+
+        return is_spurious
 
 
 def _variances(cells: Array, weight: Array) -> Array:

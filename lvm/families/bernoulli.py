@@ -11,6 +11,7 @@ from scipy import sparse
 
 from lvm import _checks
 from lvm._jit import Array, canonical, kernel
+from lvm.families.draws import draw_cells
 from lvm.kernels.cells import CodedRows, add_cells, add_weighted_cells
 from lvm.kernels.elementary import log_complement, log_probability
 from lvm.kernels.products import add_products, add_weighted_rows
@@ -230,6 +231,13 @@ class Bernoulli:
         """Write 1 to missing cells of out (n, d) where that is more probable than 0 under resp (K, n), else 0."""
         if isinstance(X, CodedRows):
             np.copyto(out, resp.T @ params.probabilities > 0.5, where=X.codes < 0)
+
+    def draw_missing(
+        self, X: Any, resp: Array, params: BernoulliParams, rng: np.random.RandomState, out: Array
+    ) -> None:
+        """Write a draw of the missing cells of each row, of a component from resp (K, n), to out (n, d)."""
+        if isinstance(X, CodedRows):
+            draw_cells(self, X.codes < 0, resp, params, rng, out)
 
     def sample(self, params: BernoulliParams, k: int, n: int, rng: np.random.RandomState) -> NDArray[np.uint8]:
         """Draw n rows from component k, shape (n, d), as uint8."""

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from lvm import _checks
 from lvm._jit import Array, canonical, kernel
+from lvm.families.draws import draw_cells
 from lvm.kernels.cells import CodedRows, add_cells, add_weighted_cells
 from lvm.kernels.elementary import log_probability
 from lvm.protocol import DEAD_SHARE, count_free, keep_held
@@ -86,6 +87,10 @@ class Categorical:
         column = np.repeat(np.arange(len(self.n_categories)), self.n_categories)
         self._at = canonical(np.arange(len(column)) + column + 1, np.int64)  # slot of each category
         self._slots = canonical(self._at[self._first], np.int64)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Pickle what it is made of: arrays come back writable, and kernels would compile once more for those."""
+        return Categorical, (self.n_categories, self.alpha, self.held)
 
     def __repr__(self) -> str:
         return f"Categorical(n_categories={self.n_categories}, alpha={self.alpha:g})"
@@ -207,6 +212,12 @@ class Categorical:
             rows = np.flatnonzero(X.codes[:, j] < 0)
             posterior = params.probabilities[:, first : first + c].T @ resp[:, rows]
             out[rows, j] = posterior.argmax(axis=0)
+
+    def draw_missing(
+        self, X: Any, resp: Array, params: CategoricalParams, rng: np.random.RandomState, out: Array
+    ) -> None:
+        """Write a draw of the missing cells of each row, of a component from resp (K, n), to out (n, d)."""
+        draw_cells(self, X.codes < 0, resp, params, rng, out)
 
     def sample(self, params: CategoricalParams, k: int, n: int, rng: np.random.RandomState) -> NDArray[np.int64]:
         """Draw n rows of codes from component k, shape (n, d)."""

@@ -49,8 +49,9 @@ class NormalInverseWishart:
     References
     ----------
     Fraley & Raftery (2007), "Bayesian regularization for normal mixture estimation and model-based clustering",
-    Journal of Classification 24, section 3 and its tables of M-steps for EII, VII, EEI, VVI, EEE and VVV. mclust's
-    constants for VEI, EVI, EEV and VEV are others, and of no one density; its EEI leaves the means as they are.
+    Journal of Classification 24, section 3 and its tables of M-steps for EII, VII, EEI, VVI, EEE and VVV. Of these
+    mclust's EII leaves the scale out, and its EEI leaves the means as they are; its constants for VEI, EVI, EEV and VEV
+    are others, and of no one density.
     """
 
     def __init__(self, mean: ArrayLike, scale: ArrayLike, shrinkage: float = 0.01, dof: float | None = None) -> None:

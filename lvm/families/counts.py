@@ -62,7 +62,10 @@ def canonical_exposed(X: Any) -> Array | IncompleteRows | ExposedRows:
 
 def canonical_exposure(exposure: Any, n: int) -> Array:
     """Return exposures (n,) as read-only float64, finite and > 0; a single number stands for all."""
-    array = np.asarray(exposure, np.float64)
+    try:
+        array = np.asarray(exposure, np.float64)
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"exposure must hold a number for each row: {error}.") from None
     if array.ndim == 0:
         array = np.full(n, float(array))
     if array.shape != (n,):
@@ -171,10 +174,14 @@ def column_variances(X: Any, weight: Array, means: Array) -> Array:
 
 def fill_means(X: Any, resp: Array, means: Array, out: Array) -> None:
     """Write exposure * sum_k resp[k, i] means[k, j] to the cells of out (n, d) that are NaN."""
-    exposure = X.exposure if isinstance(X, ExposedRows) else None
     missing = np.isnan(out)
-    filled = resp.T @ means if exposure is None else exposure[:, None] * (resp.T @ means)
-    out[missing] = filled[missing]
+    out[missing] = exposed_means(X, resp.T @ means)[missing]
+
+
+def exposed_means(X: Any, means: Array) -> Array:
+    """Return the means (n, d) of rows of exposure 1 times the exposures of X, where it has some."""
+    exposure = X.exposure if isinstance(X, ExposedRows) else None
+    return means if exposure is None else exposure[:, None] * means
 
 
 def parameter(name: str, values: Any, least: float, most: float, rule: str) -> Array:

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from lvm import _checks
 from lvm._jit import Array, canonical, kernel
+from lvm.families.draws import draw_cells
 from lvm.families.positive import SMALLEST_NORMAL, canonical_amounts, column_means, fill_means, require_positive
 from lvm.kernels.incomplete import load_incomplete_strip
 from lvm.kernels.products import add_products, add_weighted_rows
@@ -184,6 +185,12 @@ class Exponential:
     def fill(self, X: Any, resp: Array, params: ExponentialParams, out: Array) -> None:
         """Write the posterior mean of each missing cell to out (n, d)."""
         fill_means(resp, params.scales, out)
+
+    def draw_missing(
+        self, X: Any, resp: Array, params: ExponentialParams, rng: np.random.RandomState, out: Array
+    ) -> None:
+        """Write a draw of the missing cells of each row, of a component from resp (K, n), to out (n, d)."""
+        draw_cells(self, np.isnan(out), resp, params, rng, out)
 
     def to_vector(self, params: ExponentialParams, origin: ExponentialParams) -> Array:
         """Return the logarithms of the scales, in units of the origin's."""

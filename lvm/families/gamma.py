@@ -11,6 +11,7 @@ from scipy.special import digamma, gammaln, polygamma
 
 from lvm import _checks
 from lvm._jit import Array, exact_helper, helper, kernel
+from lvm.families.draws import draw_cells
 from lvm.families.positive import SMALLEST_NORMAL, canonical_amounts, column_means, fill_means, require_positive
 from lvm.kernels.covariance import EPS, NOISE
 from lvm.kernels.elementary import log
@@ -363,6 +364,10 @@ class Gamma:
     def fill(self, X: Any, resp: Array, params: GammaParams, out: Array) -> None:
         """Write the posterior mean of each missing cell to out (n, d)."""
         fill_means(resp, params.means, out)
+
+    def draw_missing(self, X: Any, resp: Array, params: GammaParams, rng: np.random.RandomState, out: Array) -> None:
+        """Write a draw of the missing cells of each row, of a component from resp (K, n), to out (n, d)."""
+        draw_cells(self, np.isnan(out), resp, params, rng, out)
 
     def to_vector(self, params: GammaParams, origin: GammaParams) -> Array:
         """Return the logarithms of the shapes, and of the means in units of the origin's."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
-from typing import Any, ClassVar, Generic, Self, TypeVar, cast
+from typing import Any, ClassVar, Generic, TypeVar, cast
 
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
@@ -13,12 +13,15 @@ from numpy.typing import DTypeLike, NDArray
 from lvm import _checks
 from lvm._jit import Array, canonical
 from lvm.families.conjugate_prior import NormalInverseWishart
+from lvm.families.draws import certain, draw_components
 from lvm.kernels.incomplete import observed_column_moments
 from lvm.kernels.moments import column_moments, sums_of_squares
-from lvm.protocol import DEAD_SHARE, CanonicalRows, DegenerateError, keep_held
+from lvm.protocol import DEAD_SHARE, CanonicalRows, DegenerateError, keep_held, row_parts
 
 Params = TypeVar("Params", bound=Any)
 Regularised = TypeVar("Regularised", bound=Any)
+
+QUARTILES = 1.3489795003921634  # distance between the quartiles of a normal distribution, in standard deviations
 
 
 class GaussianFamily(ABC, Generic[Params]):
@@ -142,16 +145,13 @@ class GaussianFamily(ABC, Generic[Params]):
         """
         if not isinstance(X, CanonicalRows):
             return
-        bounds = np.cumsum(resp, axis=0)
-        drawn = np.sum(bounds <= rng.random_sample(len(X)) * bounds[-1], axis=0)
+        drawn = draw_components(resp, rng)
         noise = np.empty(X.shape)
         for k in range(len(resp)):
             of_k = drawn == k
             noise[of_k] = self.sample(params, k, int(of_k.sum()), rng) - params.means[k]
         cells = X.parts()[0]
-        self.fill(
-            self._incomplete(canonical(cells - noise)), np.equal.outer(np.arange(len(resp)), drawn) * 1.0, params, out
-        )
+        self.fill(self._incomplete(canonical(cells - noise)), certain(drawn, len(resp)), params, out)
         np.add(out, noise, out=out, where=np.isnan(cells))
 
     @abstractmethod
@@ -185,9 +185,15 @@ class GaussianFamily(ABC, Generic[Params]):
         kept = {name: keep_held(held, name, getattr(new, name), getattr(params, name)) for name in names}
         return cast(Params, new._replace(**kept))
 
-    def floored(self, X: Any, weight: Array, share: float) -> Self:
-        """Return this family with a reg_covar of at least that share of the smallest variance > 0 of a column."""
-        return with_floor(self, self.canonical(X), weight, share)
+    def floored(self, X: Any, weight: Array, share: float) -> GaussianFamily[Params]:
+        """Return a family with variances of at least that share of the data's: a floor, or reg_covar."""
+        from lvm.families.gaussian_floored import FLOORED  # whose families are based on this one
+
+        rows = self.canonical(X)
+        if type(self) not in FLOORED:
+            return with_floor(self, rows, weight, share)
+        floored: GaussianFamily[Params] = FLOORED[type(self)](self, share * spreads_of_columns(rows, weight))
+        return floored
 
     def log_prior(self, params: Params) -> float:
         """Return the log density of the prior, up to a constant; 0 where there is none."""
@@ -213,13 +219,29 @@ def moments_of_columns(X: Any, weight: Array, mean: Array, variance: Array) -> N
         raise ValueError(f"column {total.argmin()} of X has no observed value; remove it, it tells nothing.")
 
 
+def spreads_of_columns(X: Any, weight: Array) -> Array:
+    """Return the squared spread (d,), > 0, of what is observed in each column of canonical rows.
+
+    It is the variance, or that of a normal distribution with the same quartiles where that is less: a few rows far away
+    are no measure of the others. Of a constant column it is the least of the others', or 1.
+    """
+    mean, spread = np.empty(X.shape[1]), np.empty(X.shape[1])
+    moments_of_columns(X, canonical(weight), mean, spread)
+    for j, column in enumerate(row_parts(X)[0].T):
+        seen = (weight > 0) & ~np.isnan(column)
+        order = np.argsort(column[seen])
+        below = np.cumsum(weight[seen][order])
+        low, high = column[seen][order][np.searchsorted(below, below[-1] * np.array([0.25, 0.75]))]
+        between = ((float(high) - float(low)) / QUARTILES) ** 2
+        spread[j] = between if 0 < between < spread[j] else spread[j]
+    least = float(np.min(spread[spread > 0], initial=np.inf))
+    return np.where(spread > 0, spread, least if least < np.inf else 1.0)
+
+
 def with_floor(family: Regularised, X: Any, weight: Array, share: float) -> Regularised:
-    """Return a family with a reg_covar of at least that share of the smallest variance > 0 of a column of X (n, d)."""
-    mean, variance = np.empty(X.shape[1]), np.empty(X.shape[1])
-    moments_of_columns(X, canonical(weight), mean, variance)
-    floor = share * float(np.min(variance[variance > 0], initial=np.inf))
+    """Return a family with a reg_covar of at least that share of the least squared spread of a column of X (n, d)."""
     copied = copy.copy(family)
-    copied.reg_covar = max(copied.reg_covar, floor if floor < np.inf else share)
+    copied.reg_covar = max(copied.reg_covar, share * float(spreads_of_columns(X, weight).min()))
     return copied
 
 

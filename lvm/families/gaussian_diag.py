@@ -15,7 +15,14 @@ from lvm.kernels.candidates import Candidates, Pruning, find_candidates, pruning
 from lvm.kernels.covariance import FAR, NOISE, ROUNDED
 from lvm.kernels.densities import add_log_densities
 from lvm.kernels.incomplete import add_observed_densities, add_observed_moments
-from lvm.kernels.scaling import add_moved_sums, add_strip_sums, add_sums_of_rows, scaled_components
+from lvm.kernels.scaling import (
+    WIDE,
+    add_moved_sums,
+    add_strip_sums,
+    add_sums_of_rows,
+    add_wide_densities,
+    scaled_components,
+)
 from lvm.kernels.strips import STRIP, load_strip, zero_strip
 from lvm.protocol import IncompleteRows, count_free
 
@@ -55,7 +62,11 @@ class DiagGaussianStats(NamedTuple):
 @kernel
 def _log_density(X: Array, means: Array, inverse_scales: Array, out: Array) -> None:
     """Add the log densities of X (n, d) to out (K, n)."""
-    add_log_densities(X, scaled_components(X, means, inverse_scales), out)
+    components = scaled_components(X, means, inverse_scales)
+    if X.shape[1] < WIDE:
+        add_log_densities(X, components, out)
+    else:
+        add_wide_densities(X, components, out)
 
 
 @kernel

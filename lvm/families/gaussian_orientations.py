@@ -19,7 +19,7 @@ from lvm.families.conjugate_prior import NormalInverseWishart
 from lvm.families.gaussian import alive_cells, count_free_parts, refuse_partly_held, refuse_singular
 from lvm.families.gaussian_full import FullGaussianParams, FullGaussianStats, FullStatistics
 from lvm.families.gaussian_structures import MAX_STEPS, SETTLED, equal_volumes, products_of_shares
-from lvm.kernels.covariance import NOISE, factorised_covariance, mstep_means
+from lvm.kernels.covariance import COLLINEAR, EPS, NOISE, factorised_covariance, mstep_means
 from lvm.kernels.rotations import rotate
 from lvm.kernels.triangular import inverse_cholesky
 from lvm.protocol import DEAD_SHARE, count_free
@@ -118,6 +118,12 @@ def _volumes(covariances: Array) -> Array:
 def _composed(axes: Array, variances: Array) -> Array:
     """Return the matrices D_k diag(v_k) D_k' for axes (K, d, d) or (d, d) in columns, and variances (K, d)."""
     return np.asarray((axes * variances[:, None]) @ np.swapaxes(axes, -1, -2))
+
+
+def _eigenvalues(matrices: Array) -> tuple[Array, Array]:
+    """Return the eigenvalues (K, d) of matrices (K, d, d), 0 where they are rounding of the largest, and the axes."""
+    values, axes = np.linalg.eigh(matrices)
+    return np.where(values > COLLINEAR * EPS * values.shape[1] * values[:, -1:], values, 0.0), axes
 
 
 def _along(axes: Array, matrices: Array) -> Array:
@@ -250,7 +256,7 @@ class EEVGaussian(SharedMatrices):
     structure: ClassVar[str] = "EEV"
 
     def _structured(self, scatters: Array, counts: Array, old: Array) -> Array:
-        values, axes = np.linalg.eigh(scatters)
+        values, axes = _eigenvalues(scatters)
         return _composed(axes, np.repeat((counts @ values / counts.sum())[None], len(counts), axis=0))
 
 
@@ -261,8 +267,8 @@ class VEVGaussian(SharedMatrices):
     structure: ClassVar[str] = "VEV"
 
     def _structured(self, scatters: Array, counts: Array, old: Array) -> Array:
-        values, axes = np.linalg.eigh(scatters)
-        values, weights = np.maximum(values, 0.0), np.repeat(counts[:, None], scatters.shape[1], axis=1)
+        values, axes = _eigenvalues(scatters)
+        weights = np.repeat(counts[:, None], scatters.shape[1], axis=1)
         return _composed(axes, products_of_shares(weights * values, weights, _volumes(old)))
 
 

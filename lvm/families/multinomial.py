@@ -135,11 +135,13 @@ class Multinomial:
             return X
         if sparse.issparse(X):
             _checks.counts(X)
+            _checks.finite(X)
             rows = _checks.sparse_rows(X, with_data=True)
             return replace(rows, constants=_log_coefficients(rows))
         X = np.asarray(X)
         _checks.matrix(X)
         _checks.counts(X)
+        _checks.finite(X)
         return canonical(X)
 
     def start(self, X: Any, weight: Array, n_components: int) -> MultinomialParams:

@@ -24,6 +24,7 @@ from lvm.families.counts import (
     without_units,
     zeros_as_missing,
 )
+from lvm.families.draws import draw_cells
 from lvm.kernels.gamma_functions import digamma_rise, log_gamma_rise
 from lvm.kernels.strips import STRIP, load_strip, zero_strip
 from lvm.protocol import IncompleteRows, count_free, keep_held
@@ -231,6 +232,12 @@ class NegativeBinomial:
     def fill(self, X: Any, resp: Array, params: NegativeBinomialParams, out: Array) -> None:
         """Write the posterior means of missing cells to out (n, d)."""
         fill_means(X, resp, params.means, out)
+
+    def draw_missing(
+        self, X: Any, resp: Array, params: NegativeBinomialParams, rng: np.random.RandomState, out: Array
+    ) -> None:
+        """Write a draw of the missing cells of each row, of a component from resp (K, n), to out (n, d)."""
+        draw_cells(self, np.isnan(out), resp, params, rng, out)
 
     def sample(self, params: NegativeBinomialParams, k: int, n: int, rng: np.random.RandomState) -> NDArray[np.int64]:
         """Draw n rows from component k, shape (n, d): Poisson counts of Gamma distributed rates."""

@@ -17,11 +17,13 @@ from lvm.families.counts import (
     alive_weights,
     canonical_exposed,
     column_means,
+    exposed_means,
     fill_means,
     parameter,
     with_units,
     without_units,
 )
+from lvm.families.draws import draw_components
 from lvm.protocol import IncompleteRows, count_free, free_part, keep_held
 
 
@@ -140,6 +142,12 @@ class Poisson:
     def fill(self, X: Any, resp: Array, params: PoissonParams, out: Array) -> None:
         """Write the posterior means of missing cells to out (n, d)."""
         fill_means(X, resp, params.rates, out)
+
+    def draw_missing(self, X: Any, resp: Array, params: PoissonParams, rng: np.random.RandomState, out: Array) -> None:
+        """Write a draw of the missing cells of each row, of a component from resp (K, n), to out (n, d)."""
+        missing = np.isnan(out)
+        means = exposed_means(X, params.rates[draw_components(resp, rng)])
+        out[missing] = rng.poisson(means[missing])
 
     def sample(self, params: PoissonParams, k: int, n: int, rng: np.random.RandomState) -> NDArray[np.int64]:
         """Draw n rows of exposure 1 from component k, shape (n, d)."""

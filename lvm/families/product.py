@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple, final
 
 import numpy as np
-from numpy.typing import ArrayLike
+from numpy.typing import ArrayLike, NDArray
 
 from lvm import _checks
 from lvm._jit import Array, canonical
+from lvm.families.draws import certain, draw_components
 from lvm.protocol import CanonicalRows
 
 
@@ -55,6 +57,8 @@ class Product:
     ----------
     blocks : sequence of (str, Family, sequence of int)
         Name, family and columns of each block.
+    names_of_columns : sequence of str, optional
+        Names of all columns of X, for messages.
 
     References
     ----------
@@ -64,12 +68,15 @@ class Product:
 
     ignores_negligible = False
 
-    def __init__(self, blocks: Sequence[tuple[str, Any, ArrayLike]]) -> None:
+    def __init__(
+        self, blocks: Sequence[tuple[str, Any, ArrayLike]], names_of_columns: Sequence[str] | None = None
+    ) -> None:
         if not blocks:
             raise ValueError("a product needs at least one block; give (name, family, columns).")
         self.names = [name for name, _, _ in blocks]
         self.families = [family for _, family, _ in blocks]
         self.columns = [np.asarray(columns, np.int64) for _, _, columns in blocks]
+        self.names_of_columns = names_of_columns
         twice = {name for name in self.names if self.names.count(name) > 1}
         if twice:
             raise ValueError(f"two blocks have the name {min(twice)!r}; give each its own.")
@@ -97,8 +104,20 @@ class Product:
             try:
                 blocks.append(getattr(family, "canonical", canonical)(X[:, columns]))
             except ValueError as error:
-                raise ValueError(f"block {name!r} (its columns are {columns.tolist()}): {error}") from None
+                raise ValueError(f"block {name!r}: {self._with_own_columns(str(error), columns)}") from None
         return JoinedRows(tuple(blocks))
+
+    def _with_own_columns(self, message: str, columns: NDArray[np.int64]) -> str:
+        """Return what a family says of a column of its block as said of that column of X."""
+
+        def own(found: re.Match[str]) -> str:
+            place = int(found[1])
+            if place >= len(columns):
+                return found[0]
+            at = int(columns[place])
+            return f"column {at}" if self.names_of_columns is None else f"column {at} ({self.names_of_columns[at]!r})"
+
+        return re.sub(r"column (\d+)", own, message)
 
     def _each(self) -> Any:
         return zip(self.names, self.families, self.columns, strict=True)
@@ -144,7 +163,8 @@ class Product:
         if all(family is None for _, family, _ in blocks):
             return None
         return Product(
-            [(name, new or old, columns) for (name, new, columns), old in zip(blocks, self.families, strict=True)]
+            [(name, new or old, columns) for (name, new, columns), old in zip(blocks, self.families, strict=True)],
+            self.names_of_columns,
         )
 
     def log_prior(self, params: ProductParams) -> float:
@@ -169,6 +189,22 @@ class Product:
                 part = np.ascontiguousarray(out[:, columns])
                 family.fill(x, resp, block, part)
                 out[:, columns] = part
+
+    def draw_missing(
+        self, X: JoinedRows, resp: Array, params: ProductParams, rng: np.random.RandomState, out: Array
+    ) -> None:
+        """Write a draw of the missing cells of each row, of one component for all blocks, to out (n, d)."""
+        chosen = certain(draw_components(resp, rng), len(resp))
+        for (name, family, columns), x, block in zip(self._each(), X.blocks, params.blocks, strict=True):
+            part = np.ascontiguousarray(out[:, columns])
+            if not np.isnan(part).any():
+                continue
+            if not hasattr(family, "draw_missing"):
+                raise TypeError(
+                    f"{type(family).__name__} of block {name!r} must implement draw_missing to sample missing cells."
+                )
+            family.draw_missing(x, chosen, block, rng, part)
+            out[:, columns] = part
 
     def to_vector(self, params: ProductParams, origin: ProductParams) -> Array:
         """Return the coordinates of all blocks, one after the other."""

@@ -7,12 +7,23 @@ for impossible states. A block may hold the end of one sequence and the beginnin
 from __future__ import annotations
 
 import math
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from lvm._jit import Array, add_scaled, helper, kernel, load_eight, store_eight, zero_eight
+from lvm._jit import (
+    Array,
+    add_scaled,
+    helper,
+    kernel,
+    load_eight,
+    load_one,
+    multiply_eights,
+    store_eight,
+    sum_eight,
+    zero_eight,
+)
 from lvm.kernels.elementary import exp, log
 from lvm.kernels.strips import STRIP
 
@@ -32,22 +43,27 @@ class Chain(NamedTuple):
 
 
 class Filtered(NamedTuple):
-    """What the forward pass leaves of m observations: probabilities, or their logarithms.
+    """A block of m observations before and after the forward pass: probabilities, or their logarithms.
 
     Attributes
     ----------
-    states : ndarray of shape (m, P)
-        Before the pass, p(x_t | state), relative to the largest; after it, p(state | x_1, ..., x_t).
-    predicted : ndarray of shape (m, P)
-        p(state | x_1, ..., x_t-1).
+    densities : ndarray of shape (m + 1, P)
+        p(x_t | state), scaled so that the largest is 1; after a pass in logarithms, these less `norms`. The last row is
+        for the backward pass.
+    states : ndarray of shape (m + 1, P)
+        p(state | x_1, ..., x_t), of the observation before the block and then of each; without logarithms, the latter
+        times `totals`.
+    totals : ndarray of shape (m,)
+        p(x_t | x_1, ..., x_t-1), as densities are scaled; not for logarithms.
     norms : ndarray of shape (m,)
-        Before the pass, the logarithm of that largest; after it, log p(x_t | x_1, ..., x_t-1).
+        Before the pass, the logarithm of what densities are divided by; after it, log p(x_t | x_1, ..., x_t-1).
     first : ndarray of shape (m,), uint8
         1 where a sequence begins.
     """
 
+    densities: Array
     states: Array
-    predicted: Array
+    totals: Array
     norms: Array
     first: NDArray[np.uint8]
 
@@ -70,18 +86,18 @@ def keep_known(log_density: Array, known: NDArray[np.int64]) -> None:
 
 
 @kernel
-def scale_densities(log_density: Array, offsets: Array, states: Array, norms: Array) -> None:
-    """Write exp(log_density (K, m) + offsets (K,)) to states (m, P), relative to their largest, its log to norms (m,).
+def scale_densities(log_density: Array, offsets: Array, densities: Array, norms: Array) -> None:
+    """Write exp(log_density (K, m) + offsets (K,)) to densities (m, P), over the largest, whose log goes to norms (m,).
 
-    Where that is not finite, states are 0 and norms -inf or NaN.
+    Where that is not finite, densities are 0 and norms -inf or NaN.
     """
     K, n = log_density.shape
     values = np.empty(STRIP)
-    states[:, K:] = 0.0
+    densities[:, K:] = 0.0
     for start in range(0, n, STRIP):
         m = min(STRIP, n - start)
         top = norms[start : start + m]
-        out = states[start : start + m]
+        out = densities[start : start + m]
         for p in range(m):
             top[p] = -np.inf
         for k in range(K):
@@ -100,36 +116,39 @@ def scale_densities(log_density: Array, offsets: Array, states: Array, norms: Ar
 
 
 @kernel
-def log_densities(log_density: Array, offsets: Array, states: Array, norms: Array) -> None:
-    """Write log_density (K, m) + offsets (K,) to states (m, P), transposed, and 0 to norms (m,)."""
+def log_densities(log_density: Array, offsets: Array, densities: Array, norms: Array) -> None:
+    """Write log_density (K, m) + offsets (K,) to densities (m, P), transposed, and 0 to norms (m,)."""
     K, m = log_density.shape
-    states[:, K:] = -np.inf
+    densities[:, K:] = -np.inf
     norms[:] = 0.0
     for k in range(K):
         for t in range(m):
             value = log_density[k, t] + offsets[k]
-            states[t, k] = value
+            densities[t, k] = value
             if not value < np.inf:
                 norms[t] = np.nan
 
 
 @helper
-def _product(vector: Array, matrix: Array, K: int, out: Array) -> None:
-    """Write vector (P,) @ matrix (P, P) to out (P,), where the vector ends after K entries."""
-    width = len(out)
-    for first in range(0, width, 8):
-        even, odd = zero_eight(), zero_eight()
-        for i in range(0, K - 1, 2):
-            even = add_scaled(even, load_eight(matrix, i * width + first), vector[i])
-            odd = add_scaled(odd, load_eight(matrix, (i + 1) * width + first), vector[i + 1])
-        if K % 2 == 1:
-            even = add_scaled(even, load_eight(matrix, (K - 1) * width + first), vector[K - 1])
-        store_eight(add_scaled(even, odd, 1.0), out, first)
+def _times(eight: Any, factor: float) -> Any:
+    return add_scaled(zero_eight(), eight, factor)
+
+
+@helper
+def _product(vectors: Array, begin: int, matrix: Array, K: int, first: int) -> Any:
+    """Return entries first to first + 8 of vector (P,) @ matrix (P, P), the vector being K entries of vectors."""
+    width = matrix.shape[1]
+    even, odd = zero_eight(), zero_eight()
+    for i in range(0, K, 2):  # one more than K where that is odd: there both are 0
+        place = i * width + first
+        even = add_scaled(even, load_eight(matrix, place), load_one(vectors, begin + i))
+        odd = add_scaled(odd, load_eight(matrix, place + width), load_one(vectors, begin + i + 1))
+    return add_scaled(even, odd, 1.0)
 
 
 @kernel
-def filter_scaled(filtered: Filtered, chain: Chain, K: int, before: Array) -> int:
-    """Filter a block, from and to the distribution (P,) of the observation before.
+def filter_scaled(filtered: Filtered, chain: Chain, K: int) -> int:
+    """Filter a block, from the first of `states` on.
 
     Returns the first observation that is impossible or nearly so, which only `filter_logarithms` can tell; else -1.
 
@@ -137,49 +156,43 @@ def filter_scaled(filtered: Filtered, chain: Chain, K: int, before: Array) -> in
     ----------
     Devijver (1985), "Baum's forward-backward algorithm revisited", eqs. 8-10.
     """
-    m, width = filtered.states.shape
-    transitions, norms = chain.transitions, filtered.norms
-    totals = np.ones(STRIP)
-    joint, scale = before.copy(), 1.0  # joint * scale is the distribution: the division need not be waited for
-    for begin in range(0, m, STRIP):
-        size = min(STRIP, m - begin)
-        for p in range(size):
-            predicted, states = filtered.predicted[begin + p], filtered.states[begin + p]
-            if filtered.first[begin + p]:
-                predicted[:] = chain.start
+    # No field or row is taken in the loop: counting its references costs as much as a step.
+    densities, states, totals, begins = filtered.densities, filtered.states, filtered.totals, filtered.first
+    start, transitions, norms = chain.start, chain.transitions, filtered.norms
+    m, width = len(totals), len(start)
+    scale = 1.0
+    for t in range(m):
+        before, now = t * width, (t + 1) * width
+        sums = zero_eight()
+        for first in range(0, width, 8):
+            density = load_eight(densities, before + first)
+            if begins[t]:
+                joint = multiply_eights(density, load_eight(start, first))
             else:
-                _product(joint, transitions, K, predicted)
-                for k in range(width):
-                    predicted[k] *= scale
-            total = 0.0
-            for k in range(width):
-                joint[k] = states[k] * predicted[k]
-                total += joint[k]
-            if not total > SMALLEST_TOTAL:
-                return begin + p
-            scale = 1.0 / total
-            for k in range(width):
-                states[k] = joint[k] * scale
-            totals[p] = total
-        part = norms[begin : begin + size]
-        for p in range(size):
-            part[p] += log(totals[p])
-    for k in range(width):
-        before[k] = joint[k] * scale
+                joint = multiply_eights(_times(density, scale), _product(states, before, transitions, K, first))
+            store_eight(joint, states, now + first)
+            sums = add_scaled(sums, joint, 1.0)
+        total = sum_eight(sums)
+        if not total > SMALLEST_TOTAL:
+            return t
+        totals[t] = total
+        scale = 1.0 / total
+    for t in range(m):
+        norms[t] += log(totals[t])
     return -1
 
 
 @kernel
-def filter_logarithms(filtered: Filtered, chain: Chain, K: int, before: Array) -> int:
+def filter_logarithms(filtered: Filtered, chain: Chain, K: int) -> int:
     """Filter a block in logarithms; returns the first impossible observation, -1 for none.
 
     An impossible one tells nothing of its state, and has the norm -inf, or NaN where it is not even that.
     """
-    m, width = filtered.states.shape
-    top, total = np.empty(width), np.empty(width)
+    m, width = len(filtered.norms), len(chain.start)
+    top, total, predicted = np.empty(width), np.empty(width), np.empty(width)
     impossible = -1
     for t in range(m):
-        predicted, states = filtered.predicted[t], filtered.states[t]
+        before, states, densities = filtered.states[t], filtered.states[t + 1], filtered.densities[t]
         if filtered.first[t]:
             predicted[:] = chain.start
         else:
@@ -197,7 +210,7 @@ def filter_logarithms(filtered: Filtered, chain: Chain, K: int, before: Array) -
                 predicted[k] = top[k] + log(total[k] if total[k] > 0.0 else 1.0)
         largest = -np.inf
         for k in range(width):
-            states[k] += predicted[k]
+            states[k] = predicted[k] + densities[k]
             largest = max(largest, states[k])
         if largest > -np.inf and largest < np.inf and filtered.norms[t] == 0.0:
             norm = 0.0
@@ -205,70 +218,75 @@ def filter_logarithms(filtered: Filtered, chain: Chain, K: int, before: Array) -
                 norm += exp(states[k] - largest)
             filtered.norms[t] = largest + math.log(norm)
             states -= filtered.norms[t]
+            densities -= filtered.norms[t]
         else:
             impossible = t if impossible < 0 else impossible
+            densities[:] = 0.0
             filtered.norms[t] = -np.inf if largest == -np.inf and filtered.norms[t] == 0.0 else np.nan
             states[:] = predicted
-        before[:] = states
     return impossible
 
 
 @kernel
-def smooth_scaled(
-    filtered: Filtered, chain: Chain, K: int, is_last: bool, after: Array, weight: Array, sums: Transited
-) -> None:
+def smooth_scaled(filtered: Filtered, chain: Chain, K: int, is_last: bool, weight: Array, sums: Transited) -> None:
     """Turn the filtered distributions of a block into smoothed ones, p(state | all of the sequence), in place.
 
-    With g the smoothed and q the predicted distribution, g_t(i) = f_t(i) sum_j a_ij g_t+1(j) / q_t+1(j). `after` (P,)
-    holds that last ratio, of the observation after the block unless the block is last, and then of its first one.
-    Adds the expected starts and transitions under weight (m,).
+    With f the filtered distribution, b the densities and c the totals, the smoothed one is f_t(i) r_t(i), where
+    r_t(i) = sum_j a_ij v_t+1(j), or 1 at the end, and v_t(j) = b_t(j) r_t(j) / c_t. v takes the place of the densities;
+    their last row holds it for the observation after the block, unless the block is last. Adds the expected starts and
+    transitions under weight (m,).
 
     References
     ----------
-    Rabiner (1989), "A tutorial on hidden Markov models", section III; in the form of Askar & Derin (1981).
+    Devijver (1985), "Baum's forward-backward algorithm revisited"; Rabiner (1989), "A tutorial on hidden Markov
+    models", sections III and V.A.
     """
-    m, width = filtered.states.shape
-    ahead, sum_of_products = np.empty(width), np.zeros((width, width))
+    densities, states, totals, begins = filtered.densities, filtered.states, filtered.totals, filtered.first
+    transposed, starts, products = chain.transposed, sums.starts, np.zeros(chain.transitions.shape)
+    m, width = len(totals), len(starts)
+    end = np.ones(width)
     for t in range(m - 1, -1, -1):
-        states, predicted, w = filtered.states[t], filtered.predicted[t], weight[t]
-        if not (filtered.first[t + 1] if t + 1 < m else is_last):
-            for i in range(K):
-                share = w * states[i]
-                row = sum_of_products[i]
-                for first in range(0, width, 8):
-                    store_eight(add_scaled(load_eight(row, first), load_eight(after, first), share), row, first)
-            _product(after, chain.transposed, K, ahead)
+        now, after = t * width, (t + 1) * width  # of densities; the row of states is the next
+        goes_on = not (begins[t + 1] if t + 1 < m else is_last)
+        scale, total = 1.0 / totals[t], zero_eight()
+        if goes_on:
+            share = weight[t] * scale
+            for first in range(0, width, 8):
+                value = load_eight(densities, after + first)
+                for i in range(K):
+                    place = i * width + first
+                    factor = share * load_one(states, after + i)
+                    store_eight(add_scaled(load_eight(products, place), value, factor), products, place)
+        for first in range(0, width, 8):
+            ratio = _product(densities, after, transposed, K, first) if goes_on else load_eight(end, first)
+            ratio = _times(ratio, scale)
+            store_eight(multiply_eights(load_eight(densities, now + first), ratio), densities, now + first)
+            smoothed = multiply_eights(load_eight(states, after + first), ratio)
+            store_eight(smoothed, states, after + first)
+            total = add_scaled(total, smoothed, 1.0)
+        if t % RENEWED == 0:
+            renewal = 1.0 / sum_eight(total)
+            for first in range(0, width, 8):
+                store_eight(_times(load_eight(densities, now + first), renewal), densities, now + first)
+                store_eight(_times(load_eight(states, after + first), renewal), states, after + first)
+        if begins[t]:
             for k in range(width):
-                states[k] *= ahead[k]
-            if t % RENEWED == 0:
-                total = 0.0
-                for k in range(width):
-                    total += states[k]
-                for k in range(width):
-                    states[k] /= total
-        if filtered.first[t]:
-            for k in range(width):
-                sums.starts[k] += w * states[k]
-        else:
-            for k in range(width):
-                after[k] = states[k] * (1.0 / (predicted[k] if predicted[k] > 0.0 else 1.0))
+                starts[k] += weight[t] * load_one(states, after + k)
     for i in range(K):
         for j in range(K):
-            sums.transitions[i, j] += sum_of_products[i, j] * chain.transitions[i, j]
+            sums.transitions[i, j] += products[i, j] * chain.transitions[i, j]
 
 
 @kernel
-def smooth_logarithms(
-    filtered: Filtered, chain: Chain, K: int, is_last: bool, after: Array, weight: Array, sums: Transited
-) -> None:
+def smooth_logarithms(filtered: Filtered, chain: Chain, K: int, is_last: bool, weight: Array, sums: Transited) -> None:
     """Smooth a block as `smooth_scaled`, from filtered distributions in logarithms; the results are probabilities.
 
-    `after` holds the logarithms of the ratios.
+    The logarithms of v take the place of the densities.
     """
-    m, width = filtered.states.shape
+    m, width = len(filtered.norms), len(chain.start)
     smoothed = np.empty(width)
     for t in range(m - 1, -1, -1):
-        states, predicted, w = filtered.states[t], filtered.predicted[t], weight[t]
+        states, density, after, w = filtered.states[t + 1], filtered.densities[t], filtered.densities[t + 1], weight[t]
         if filtered.first[t + 1] if t + 1 < m else is_last:
             for k in range(width):
                 smoothed[k] = exp(states[k])
@@ -289,10 +307,8 @@ def smooth_logarithms(
         if filtered.first[t]:
             for k in range(width):
                 sums.starts[k] += w * smoothed[k]
-        else:
-            for k in range(width):
-                after[k] = math.log(smoothed[k]) - predicted[k] if smoothed[k] > 0.0 else -np.inf
         for k in range(width):
+            density[k] += math.log(smoothed[k]) - states[k] if smoothed[k] > 0.0 else -np.inf
             states[k] = smoothed[k]
 
 

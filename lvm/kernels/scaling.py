@@ -8,7 +8,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lvm._jit import Array, helper
-from lvm.kernels.strips import LOG_2PI, Scratch
+from lvm.kernels.strips import LOG_2PI, STRIP, Scratch
+
+WIDE = 64  # features from which on a strip of them, transposed, costs more than it saves: it is far beyond the L1 cache
 
 
 class Scaled(NamedTuple):
@@ -69,30 +71,75 @@ def add_scaled_density(
         row[p] += log_norm - 0.5 * norms[p]
 
 
+@helper
+def _squared_norms(a: Array, b: Array, c: Array, d: Array, components: Scaled, k: int) -> tuple[Any, Any, Any, Any]:
+    """Return the squared distances of four rows from component k: a load of its parameters serves them all."""
+    mu, scale, offset = components.near[k], components.scales[k], components.offsets[k]
+    n0 = n1 = n2 = n3 = a.dtype.type(0)
+    for i in range(len(a)):
+        za, zb = (a[i] - mu[i]) * scale[i] + offset[i], (b[i] - mu[i]) * scale[i] + offset[i]
+        zc, zd = (c[i] - mu[i]) * scale[i] + offset[i], (d[i] - mu[i]) * scale[i] + offset[i]
+        n0 += za * za
+        n1 += zb * zb
+        n2 += zc * zc
+        n3 += zd * zd
+    return n0, n1, n2, n3
+
+
+@helper
+def add_wide_densities(X: Array, components: Scaled, out: Array) -> None:
+    """Add the log densities of X (n, d) to out (K, n), along the rows, without a strip: for WIDE rows and wider."""
+    n, K = X.shape[0], out.shape[0]
+    norms = np.empty((K, STRIP + 3), X.dtype)
+    for start in range(0, n, STRIP):
+        m = min(STRIP, n - start)
+        last = start + m - 1
+        for p in range(0, m, 4):
+            i = start + p  # beyond the end, the last row is taken again
+            a, b, c, d = X[i], X[min(i + 1, last)], X[min(i + 2, last)], X[min(i + 3, last)]
+            for k in range(K):
+                norms[k, p], norms[k, p + 1], norms[k, p + 2], norms[k, p + 3] = _squared_norms(
+                    a, b, c, d, components, k
+                )
+        for k in range(K):
+            row, log_norm = out[k, start : start + m], components.log_norms[k]
+            for p in range(m):
+                row[p] += log_norm - 0.5 * norms[k, p]
+
+
 def add_scaled_rows(
     X: Array,
     rows: NDArray[np.int64],
     components: Scaled,
     k: int,
     strip: Array,  # noqa: ARG001 - for the structures that work on strips
-    scratch: Scratch,  # noqa: ARG001
+    scratch: Scratch,
     values: Array,
 ) -> None:
     """Add the log densities of some rows, see `densities.add_densities_of_rows`: along the rows, without a strip."""
-    mu, scale, offset = components.near[k], components.scales[k], components.offsets[k]
+    norms, last = scratch.norms, len(rows) - 1
+    for p in range(0, len(rows), 4):
+        a, b = X[rows[p]], X[rows[min(p + 1, last)]]
+        c, d = X[rows[min(p + 2, last)]], X[rows[min(p + 3, last)]]
+        norms[p], norms[p + 1], norms[p + 2], norms[p + 3] = _squared_norms(a, b, c, d, components, k)
     for p in range(len(rows)):
-        x = X[rows[p]]
-        norm = x.dtype.type(0)
-        for i in range(len(x)):
-            z = (x[i] - mu[i]) * scale[i] + offset[i]
-            norm += z * z
-        values[p] += components.log_norms[k] - 0.5 * norm
+        values[p] += components.log_norms[k] - 0.5 * norms[p]
 
 
 @helper
 def add_sums_of_rows(X: Array, rows: NDArray[np.int64], r: Array, near: Array, first: Array, second: Array) -> None:
     """Add the sums of r z and r z**2 to first, second (e,), for z some rows (m,) of X (n, d) about near (e,)."""
-    for p in range(len(rows)):
+    whole = len(rows) - len(rows) % 4
+    for p in range(0, whole, 4):
+        # Four rows at a time: a load and a store of the sums serve them all.
+        a, b, c, d = X[rows[p]], X[rows[p + 1]], X[rows[p + 2]], X[rows[p + 3]]
+        ra, rb = near.dtype.type(r[p]), near.dtype.type(r[p + 1])
+        rc, rd = near.dtype.type(r[p + 2]), near.dtype.type(r[p + 3])
+        for i in range(len(a)):
+            za, zb, zc, zd = a[i] - near[i], b[i] - near[i], c[i] - near[i], d[i] - near[i]
+            first[i] += (ra * za + rb * zb) + (rc * zc + rd * zd)
+            second[i] += (ra * za * za + rb * zb * zb) + (rc * zc * zc + rd * zd * zd)
+    for p in range(whole, len(rows)):
         x, weight = X[rows[p]], near.dtype.type(r[p])
         for i in range(len(x)):
             z = x[i] - near[i]

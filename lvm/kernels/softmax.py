@@ -15,27 +15,46 @@ from lvm.kernels.strips import STRIP, WIDTH, load_strip, zero_strip
 
 
 @helper
-def _write_probabilities(strip: Array, m: int, coefficients: Array, p: Array, log_norm: Array) -> None:
-    """Write the probabilities of C classes to p (C, WIDTH), and log sum_c exp(b_c'x) to log_norm (>= m,).
+def _predict(strip: Array, m: int, coefficients: Array, eta: Array, top: Array) -> None:
+    """Write b_c'x of C classes to eta (C, WIDTH), and the largest of them to top (>= m,).
 
     x are m points of strip (e, WIDTH), b_c the rows of coefficients (C, e).
     """
-    n_classes = coefficients.shape[0]
-    top, total = np.full(STRIP, -np.inf), np.zeros(STRIP)
-    for c in range(n_classes):
-        predict_strip(strip, m, coefficients[c], p[c])
-        row = p[c]
+    for i in range(m):
+        top[i] = -np.inf
+    for c in range(coefficients.shape[0]):
+        predict_strip(strip, m, coefficients[c], eta[c])
+        row = eta[c]
         for i in range(m):
             top[i] = max(top[i], row[i])
-    for c in range(n_classes):
+
+
+@helper
+def _write_logits(strip: Array, m: int, coefficients: Array, eta: Array, log_norm: Array) -> None:
+    """Write eta as `_predict` does, and log sum_c exp(b_c'x) to log_norm (>= m,)."""
+    top, total = np.empty(STRIP), np.zeros(STRIP)
+    _predict(strip, m, coefficients, eta, top)
+    for c in range(coefficients.shape[0]):
+        row = eta[c]
+        for i in range(m):
+            total[i] += exp(row[i] - top[i])
+    for i in range(m):
+        log_norm[i] = top[i] + log(total[i])
+
+
+@helper
+def _write_probabilities(strip: Array, m: int, coefficients: Array, p: Array) -> None:
+    """Write the probabilities of C classes, exp(b_c'x) over their sum, to p (C, WIDTH); arguments as in `_predict`."""
+    top, total = np.empty(STRIP), np.zeros(STRIP)
+    _predict(strip, m, coefficients, p, top)
+    for c in range(coefficients.shape[0]):
         row = p[c]
         for i in range(m):
             row[i] = exp(row[i] - top[i])
             total[i] += row[i]
     for i in range(m):
-        log_norm[i] = top[i] + log(total[i])
         total[i] = 1.0 / total[i]
-    for c in range(n_classes):
+    for c in range(coefficients.shape[0]):
         row = p[c]
         for i in range(m):
             row[i] *= total[i]
@@ -88,14 +107,13 @@ def add_log_softmax(X: Array, coefficients: Array, out: Array) -> None:
     n, q = X.shape
     K, e = out.shape[0], (q + 3) // 4 * 4
     strip, padded = zero_strip(e, X), padded_coefficients(coefficients, e)
-    p, log_norm, logit = np.empty((K, WIDTH)), np.empty(STRIP), np.empty(STRIP)
+    eta, log_norm = np.empty((K, WIDTH)), np.empty(STRIP)
     for start in range(0, n, STRIP):
         m = min(STRIP, n - start)
         load_strip(X, start, m, strip)
-        _write_probabilities(strip, m, padded, p, log_norm)
+        _write_logits(strip, m, padded, eta, log_norm)
         for k in range(K):
-            predict_strip(strip, m, padded[k], logit)
-            row = out[k, start : start + m]
+            row, logit = out[k, start : start + m], eta[k]
             for i in range(m):
                 row[i] += logit[i] - log_norm[i]
 
@@ -109,11 +127,11 @@ def add_gate_derivatives(X: Array, resp: Array, coefficients: Array, gradient: A
     n, q = X.shape
     K, e = resp.shape[0], (q + 3) // 4 * 4
     strip, scaled, padded = zero_strip(e, X), zero_strip(q, X), padded_coefficients(coefficients, e)
-    p, targets, log_norm, weight = np.empty((K, WIDTH)), np.empty((K, WIDTH)), np.empty(STRIP), np.empty(STRIP)
+    p, targets, weight = np.empty((K, WIDTH)), np.empty((K, WIDTH)), np.empty(STRIP)
     for start in range(0, n, STRIP):
         m = min(STRIP, n - start)
         load_strip(X, start, m, strip)
-        _write_probabilities(strip, m, padded, p, log_norm)
+        _write_probabilities(strip, m, padded, p)
         for i in range(m):
             weight[i] = 0.0
         for k in range(K):
@@ -131,19 +149,18 @@ def add_label_densities(X: Array, y: Array, coefficients: Array, out: Array) -> 
     K, n_classes, _ = coefficients.shape
     e = (d + 3) // 4 * 4
     strip = zero_strip(e, X)
-    p, log_norm, logit = np.empty((n_classes, WIDTH)), np.empty(STRIP), np.empty(STRIP)
+    eta, log_norm = np.empty((n_classes, WIDTH)), np.empty(STRIP)
     for start in range(0, n, STRIP):
         m = min(STRIP, n - start)
         load_strip(X, start, m, strip)
         label = y[start : start + m]
         for k in range(K):
-            padded = padded_coefficients(coefficients[k], e)
-            _write_probabilities(strip, m, padded, p, log_norm)
+            _write_logits(strip, m, padded_coefficients(coefficients[k], e), eta, log_norm)
             row = out[k, start : start + m]
             for i in range(m):
                 row[i] -= log_norm[i]
             for c in range(n_classes):
-                predict_strip(strip, m, padded[c], logit)
+                logit = eta[c]
                 for i in range(m):
                     row[i] += logit[i] if label[i] == c else 0.0
 
@@ -161,14 +178,14 @@ def add_label_derivatives(
     K, n_classes, _ = coefficients.shape
     e = (d + 3) // 4 * 4
     strip, scaled = zero_strip(e, X), zero_strip(d, X)
-    p, targets, log_norm = np.empty((n_classes, WIDTH)), np.empty((n_classes, WIDTH)), np.empty(STRIP)
+    p, targets = np.empty((n_classes, WIDTH)), np.empty((n_classes, WIDTH))
     for start in range(0, n, STRIP):
         m = min(STRIP, n - start)
         load_strip(X, start, m, strip)
         label = y[start : start + m]
         for k in range(K):
             r = resp[k, start : start + m]
-            _write_probabilities(strip, m, padded_coefficients(coefficients[k], e), p, log_norm)
+            _write_probabilities(strip, m, padded_coefficients(coefficients[k], e), p)
             for c in range(n_classes):
                 target = targets[c]
                 for i in range(m):

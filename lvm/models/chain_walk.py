@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from itertools import pairwise
 from typing import Any, NamedTuple
@@ -26,6 +27,7 @@ from lvm.kernels.chains import (
     trace_back,
     write_responsibilities,
 )
+from lvm.kernels.strips import LINE
 from lvm.models.sequences import SequenceRows, SequencesByObservation
 from lvm.protocol import ZeroDensityError
 
@@ -106,7 +108,11 @@ class Walk:
         longest = min(self._size, self.span()[1] - self.span()[0])
         self._buffer = np.empty(K * longest)
         self._room = Filtered(
-            np.empty((longest, width)), np.empty((longest, width)), np.empty(longest), np.empty(longest, np.uint8)
+            _aligned(longest + 1, width),
+            _aligned(longest + 1, width),
+            np.empty(longest),
+            np.empty(longest),
+            np.empty(longest, np.uint8),
         )
         self.sums = Transited(np.zeros(width), np.zeros((width, width)))
         self.loglik = self.penalty = 0.0
@@ -148,10 +154,13 @@ class Walk:
     ) -> tuple[Filtered, int]:
         """Filter a block; returns what that leaves, and the first impossible observation of all, -1 for none."""
         m, room = part.stop - part.start, self._room
-        filtered = Filtered(room.states[:m], room.predicted[:m], room.norms[:m], room.first[:m])
+        filtered = Filtered(
+            room.densities[: m + 1], room.states[: m + 1], room.totals[:m], room.norms[:m], room.first[:m]
+        )
         filtered.first[:] = begins
-        (scale_densities if scaled else log_densities)(densities, offsets, filtered.states, filtered.norms)
-        where = (filter_scaled if scaled else filter_logarithms)(filtered, self._chains[scaled], self._K, before)
+        filtered.states[0] = before
+        (scale_densities if scaled else log_densities)(densities, offsets, filtered.densities[:m], filtered.norms)
+        where = (filter_scaled if scaled else filter_logarithms)(filtered, self._chains[scaled], self._K)
         return filtered, -1 if where < 0 else part.start + int(where)
 
     def _in_form(self, first: int, end: int, scaled: bool) -> _Forward | None:
@@ -160,22 +169,21 @@ class Walk:
         width = self._room.states.shape[1]
         preceding, impossible = [np.zeros(width)], -1
         plain, penalised = np.zeros(end - first), np.zeros(end - first)
-        without_penalty = np.zeros(width)
+        passes = [(self._penalty, preceding, penalised)]
+        if self._penalty.any():
+            passes.insert(0, (self._none, [np.zeros(width)], plain))  # first: the other's arrays are to last
         for part in blocks:
             begins, densities = self._begins(part, first, end), self._densities(part)
-            passes = [(self._penalty, preceding[-1].copy(), penalised)]
-            if self._penalty.any():
-                passes.insert(0, (self._none, without_penalty, plain))  # first: the other's arrays are to last
             for offsets, before, logliks in passes:
-                filtered, where = self._filtered(part, begins, densities, offsets, before, scaled)
+                filtered, where = self._filtered(part, begins, densities, offsets, before[-1], scaled)
                 if where >= 0 and scaled:
                     return None
                 if len(blocks) > 1:
                     logliks[0] += filtered.norms.sum()
                 else:
                     logliks += np.add.reduceat(filtered.norms, self._indptr[first:end] - part.start)
+                before.append(filtered.states[-1] / filtered.totals[-1] if scaled else filtered.states[-1].copy())
             impossible = where if impossible < 0 else impossible
-            preceding.append(before)
         return _Forward(scaled, plain if self._penalty.any() else penalised, penalised, preceding, filtered, impossible)
 
     def _begins(self, part: slice, first: int, end: int) -> NDArray[np.uint8]:
@@ -218,14 +226,16 @@ class Walk:
             part, is_last = blocks[index], index == len(blocks) - 1
             m = part.stop - part.start
             if not is_last:
-                begins, before = self._begins(part, first, end), forward.preceding[index].copy()
+                begins, before = self._begins(part, first, end), forward.preceding[index]
                 filtered, _ = self._filtered(part, begins, self._densities(part), self._penalty, before, scaled)
+            filtered.densities[m] = after
             lengths = np.diff(self._indptr[first : end + 1]) if len(blocks) == 1 else m
             weights = np.repeat(weight, lengths)
             smooth = smooth_scaled if scaled else smooth_logarithms
-            smooth(filtered, self._chains[scaled], self._K, is_last, after, weights, self.sums)
+            smooth(filtered, self._chains[scaled], self._K, is_last, weights, self.sums)
+            after = filtered.densities[0].copy()
             resp = self._buffer[: self._K * m].reshape(self._K, m)
-            write_responsibilities(filtered.states, weights, self._smallest, resp)
+            write_responsibilities(filtered.states[1:], weights, self._smallest, resp)
             yield Block(part, self._X.observations[part], resp)
 
     def _refuse(self, first: int, end: int, logliks: Array, weight: Array) -> None:
@@ -233,6 +243,17 @@ class Walk:
         for place in first + np.flatnonzero(~np.isfinite(logliks) & (weight > 0)):
             observation = self._forward(int(place), int(place) + 1).impossible
             raise ZeroDensityError(int(place) if self._start is None else observation - self._start)
+
+    def log_density(self) -> Array:
+        """Return log p(x_t, z_t = j | z_t-1 = i), [t, i, j], where the first of a sequence has the same for all i."""
+        origin, stop = self.span()
+        logarithms, K = self._chains[0], self._K
+        out = np.tile(logarithms.transitions[:K, :K], (stop - origin, 1, 1))
+        out[self._indptr[:-1] - origin] = logarithms.start[:K]
+        for first, end in self._groups():
+            for part in self._blocks(first, end):
+                out[part.start - origin : part.stop - origin] += self._densities(part).T[:, None]
+        return out
 
     def path(self) -> tuple[float, NDArray[np.int64]]:
         """Return the log density of the most probable paths together, and these."""
@@ -246,7 +267,7 @@ class Walk:
             best = np.zeros(len(self._chains[0].start))
             for part in blocks:
                 m = part.stop - part.start
-                states = self._room.states[:m]
+                states = self._room.densities[:m]
                 log_densities(self._densities(part), self._none, states, self._room.norms[:m])
                 begins = self._begins(part, first, end)
                 rows = pointers[part.start - start : part.stop - start]
@@ -258,11 +279,41 @@ class Walk:
         return total, path
 
 
+def chain_posterior(joint: Array) -> tuple[Array, Array]:
+    """Return the posterior of a chain from log p(x_t, z_t = j | z_t-1 = i), [t, i, j], of one sequence after the other.
+
+    These are log p(z_t = j | z_t-1 = i, x), -inf for all j after an i that makes what follows impossible; and terms of
+    the log-likelihood, shape (n,): those of a sequence sum to its own.
+    """
+    posterior, gains = np.empty_like(joint), np.empty(len(joint))
+    ahead = np.zeros(joint.shape[1])
+    for t in range(len(joint) - 1, -1, -1):
+        both = joint[t] + ahead
+        totals = np.logaddexp.reduce(both, axis=1)
+        posterior[t] = both - np.where(totals > -np.inf, totals, 0.0)[:, None]
+        gains[t] = totals.max()
+        ahead = totals - gains[t] if np.isfinite(gains[t]) else np.zeros_like(totals)
+    return posterior, gains
+
+
+def _aligned(*shape: int) -> Array:
+    """Return room at the start of a cache line: else each load of a whole vector touches two."""
+    size = math.prod(shape)
+    memory = np.empty(size + LINE // 8)
+    first = -(memory.ctypes.data // 8) % (LINE // 8)
+    return memory[first : first + size].reshape(shape)
+
+
 def _chains(params: Any, width: int) -> tuple[Chain, Chain]:
     """Return the logarithms of the probabilities, and these, of so many states: those beyond K are impossible."""
     K = len(params.startprob)
-    start, transitions = np.zeros(width), np.zeros((width, width))
-    start[:K], transitions[:K, :K] = params.startprob, params.transmat
+    chain = Chain(_aligned(width), _aligned(width, width), _aligned(width, width))
+    for array in chain:
+        array.fill(0.0)
+    chain.start[:K], chain.transitions[:K, :K], chain.transposed[:K, :K] = (
+        params.startprob,
+        params.transmat,
+        params.transmat.T,
+    )
     with np.errstate(divide="ignore"):
-        logarithms = np.log(start), np.log(transitions), np.log(np.ascontiguousarray(transitions.T))
-    return Chain(*logarithms), Chain(start, transitions, np.ascontiguousarray(transitions.T))
+        return Chain(*map(np.log, chain)), chain

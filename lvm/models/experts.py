@@ -193,6 +193,15 @@ class GatedExperts:
             out[block.units] = block.loglik
         return out
 
+    def joint_log_density(self, rows: ExpertsRows, params: ExpertsParams) -> Array:
+        """Return log(p(k | z) p(y | x, k)) of each unit and component, shape (n_units, K), unweighted."""
+        log_weights = self.gate.log_weights(params.gate)
+        K = len(log_weights)
+        out = np.empty((len(rows.data), K))
+        for part in _blocks(rows.data, K):
+            out[part] = self._log_densities(rows.data[part], params, K)[0].T + log_weights
+        return out
+
     def responsibilities(self, rows: ExpertsRows, params: ExpertsParams) -> Array:
         """Return the posterior probability of each component for each unit, shape (n_units, K)."""
         out = np.empty((len(rows.data), len(self.gate.log_weights(params.gate))))
@@ -227,6 +236,21 @@ class GatedExperts:
         self.gate.accumulate(data.gate, resp, params.gate, stats[0])
         self.experts.accumulate(data.observations(), row_resp, params.experts, stats[1])
 
+    def _log_densities(self, data: RegressionRows, params: ExpertsParams, K: int) -> tuple[Array, Array]:
+        """Return log densities of units (K, u), but for the gate's log weights, and of their rows (K, m).
+
+        Where each row is a unit, they are one array.
+        """
+        observed = data.observations()
+        of_rows = np.zeros((K, len(observed)))
+        self.experts.log_density(observed, params.experts, of_rows)
+        of_units = of_rows
+        if data.indptr is not None:
+            of_units = np.zeros((K, len(data)))
+            add_group_sums(of_rows, data.indptr, of_units)
+        self.gate.log_density(data.gate, params.gate, of_units)
+        return of_units, of_rows
+
     def _posterior(
         self, rows: ExpertsRows, params: ExpertsParams, counts: Array | None = None, *, strict: bool = True
     ) -> Iterator[_Block]:
@@ -240,14 +264,7 @@ class GatedExperts:
         no_penalty = np.zeros(K)
         for part in _blocks(rows.data, K):
             data = rows.data[part]
-            observed = data.observations()
-            row_resp = np.zeros((K, len(observed)))
-            self.experts.log_density(observed, params.experts, row_resp)
-            resp = row_resp
-            if data.indptr is not None:
-                resp = np.zeros((K, len(data)))
-                add_group_sums(row_resp, data.indptr, resp)
-            self.gate.log_density(data.gate, params.gate, resp)
+            resp, row_resp = self._log_densities(data, params, K)
             loglik = np.empty(len(data))
             total, _, impossible = responsibilities(
                 resp,

@@ -77,9 +77,9 @@ class GaussianExperts:
         mean = y[0] + np.average(y - y[0], weights=weight)
         coefficients = np.zeros((n_components, rows.design.shape[1]))
         coefficients[:, 0] = mean
-        return GaussianExpertsParams(
-            coefficients, np.full(n_components, np.sqrt(np.average((y - mean) ** 2, weights=weight)))
-        )
+        nu, s = self.scales_prior
+        variance = (weight @ (y - mean) ** 2 + nu * s**2) / (weight.sum() + nu)
+        return GaussianExpertsParams(coefficients, np.full(n_components, np.sqrt(variance)))
 
     def targets(self, rows: RegressionRows) -> Array:
         """Return the response, (n, 1)."""
@@ -169,10 +169,12 @@ class GaussianExperts:
     def to_vector(self, params: GaussianExpertsParams, origin: GaussianExpertsParams) -> Array:
         """Return the coefficients, without the unit of the response, and the logarithms of the scales."""
         unit = float(origin.scales.mean())
-        return np.concatenate([(params.coefficients / unit).ravel(), np.log(params.scales / unit)])
+        scales = params.scales[:1] if self.equal_scales else params.scales
+        return np.concatenate([(params.coefficients / unit).ravel(), np.log(scales / unit)])
 
     def from_vector(self, vector: Array, origin: GaussianExpertsParams) -> GaussianExpertsParams:
         """Return the parameters that have these coordinates."""
         unit = float(origin.scales.mean())
         coefficients, logarithms = np.split(vector * 1.0, [origin.coefficients.size])
-        return GaussianExpertsParams(unit * coefficients.reshape(origin.coefficients.shape), unit * np.exp(logarithms))
+        scales = np.resize(unit * np.exp(logarithms), len(origin.scales))
+        return GaussianExpertsParams(unit * coefficients.reshape(origin.coefficients.shape), scales)

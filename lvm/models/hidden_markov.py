@@ -12,9 +12,9 @@ from scipy.special import softmax
 
 from lvm import _checks
 from lvm._jit import Array, canonical, is_canonical
-from lvm.models.chain_walk import Walk
+from lvm.models.chain_walk import Walk, chain_posterior
 from lvm.models.mixture import Mixture
-from lvm.models.sequences import SequenceRows, Sequences, SequencesByObservation, indptr_of
+from lvm.models.sequences import SequenceRows, Sequences, SequencesByObservation, checked_indptr, indptr_of
 from lvm.protocol import CanonicalRows
 
 F = TypeVar("F", bound=Any)
@@ -58,9 +58,12 @@ class HiddenMarkovStats(NamedTuple):
 class HiddenMarkovModel(Generic[F]):
     """Hidden Markov model with emissions of one family: the component of an observation depends on the one before.
 
-    Rows are `SequenceRows(Sequences(indptr, X, states), weight)`: each sequence is a row. `by_observation` of that
-    makes each observation one, to the same statistics; `loglik` remains that of the sequences. A probability that is 0
-    stays 0: left-right models are started from a transition matrix with such zeros.
+    Rows are `SequenceRows(Sequences(indptr, X, states), weight)`: each sequence is a row, and never divided. So
+    tolerances of `fit_em` are per sequence, and threads share sequences by the thousand. `by_observation` of such rows
+    makes each observation one, to the same statistics: threads then share sequences of about equal length together,
+    and an impossible observation is named by its own number; `loglik` remains that of the sequences. An array is a
+    single sequence. A probability that is 0 stays 0: left-right models are started from a transition matrix with such
+    zeros.
 
     Parameters
     ----------
@@ -91,7 +94,7 @@ class HiddenMarkovModel(Generic[F]):
         self.startprob_prior = _checks.real("startprob_prior", startprob_prior, 1.0)
         self.transmat_prior = _checks.real("transmat_prior", transmat_prior, 1.0)
         self.held = tuple(held)
-        self._canonical_X: Callable[[Any], Any] = getattr(family, "canonical", canonical)
+        self._canonical_observations: Callable[[Any], Any] = getattr(family, "canonical", canonical)
         self._dtype = getattr(family, "dtype", np.float64)
 
     def __repr__(self) -> str:
@@ -99,21 +102,38 @@ class HiddenMarkovModel(Generic[F]):
 
     def canonical(self, rows: Any) -> SequenceRows:
         """Return the rows validated, in the dtypes and layouts of the kernels; no copy where they are right."""
-        X = rows.X
+        X, labels = rows.X, getattr(rows, "labels", None)
         if isinstance(X, SequencesByObservation):
-            inside = self.canonical(SequenceRows(X.sequences, X.weight))
-            return SequenceRows(SequencesByObservation(inside.X, inside.weight, X.start, X.stop))
+            if rows.weight is not None:
+                raise ValueError("rows.weight is given, but SequencesByObservation has a weight of its own; use that.")
+            weight = self._canonical_weight(X.weight, X.sequences)
+            return SequenceRows(SequencesByObservation(self._canonical_X(X.sequences), weight, X.start, X.stop))
         if not isinstance(X, Sequences):
-            X = Sequences(indptr_of(None, X.shape[0]), X)
-        observations = X.observations
-        if not isinstance(observations, CanonicalRows) and not is_canonical(observations, self._dtype):
-            observations = self._canonical_X(observations)
-        states = X.states
+            if not hasattr(X, "shape"):
+                raise TypeError(
+                    f"rows.X must be Sequences(indptr, observations), or an array that is a single sequence, got "
+                    f"{type(X).__name__}; concatenate several, and make indptr from their lengths by indptr_of."
+                )
+            X = Sequences(indptr_of(None, X.shape[0]), X, labels)
+        elif labels is not None:
+            raise ValueError("rows.labels are given beside Sequences; their states are for known ones.")
+        return SequenceRows(self._canonical_X(X), self._canonical_weight(rows.weight, X))
+
+    def _canonical_X(self, X: Sequences) -> Sequences:
+        observations, states = X.observations, X.states
+        is_raw = not isinstance(observations, CanonicalRows) and not is_canonical(observations, self._dtype)
+        if is_raw:
+            observations = self._canonical_observations(observations)
+        n = observations.shape[0]
+        indptr = checked_indptr(X.indptr, n, whole=is_raw)
         if states is not None and not is_canonical(states, np.int64):
-            states = _checks.labels(states, observations.shape[0], None, "states")
-        X = Sequences(canonical(X.indptr, np.int64), observations, states)
-        weight = None if rows.weight is None else _checks.row_weights(rows.weight, len(X), "rows.weight")
-        return SequenceRows(X, weight)
+            if np.ndim(states) != 1:
+                raise ValueError(f"states have shape {np.shape(states)}, expected ({n},): one per observation, or -1.")
+            states = _checks.labels(states, n, None, "states")
+        return Sequences(indptr, observations, states)
+
+    def _canonical_weight(self, weight: Any, X: Sequences) -> Array | None:
+        return None if weight is None else _checks.row_weights(weight, len(X), "rows.weight")
 
     # ----- expectation-maximisation -----------------------------------------------------------------------------
 
@@ -185,6 +205,25 @@ class HiddenMarkovModel(Generic[F]):
             out[block.part.start - origin : block.part.stop - origin] = block.resp.argmax(axis=0)
             expected += float(block.resp.max(axis=0).sum())
         return expected, out
+
+    def chain_log_density(self, rows: SequenceRows, params: HiddenMarkovParams) -> tuple[Array, Array]:
+        """Return log p(x_t, z_t = j | z_t-1 = i), [t, i, j], and the weights (n,) of the observations' sequences.
+
+        The first observation of a sequence has log p(x_t, z_t = j) for all i.
+        """
+        rows = self._ready(rows)
+        X, weight = (rows.X.sequences, rows.X.weight) if isinstance(rows.X, SequencesByObservation) else rows
+        walk = Walk(self.family, _unweighted(rows), params, penalised=False)
+        return walk.log_density(), np.repeat(np.ones(len(X)) if weight is None else weight, X.lengths)
+
+    def posterior_transitions(self, rows: SequenceRows, params: HiddenMarkovParams) -> Array:
+        """Return p(z_t = j | z_t-1 = i, x), [t, i, j], (n, K, K): the posterior of the path, which is a chain.
+
+        The first observation of a sequence has p(z_t = j | x) for all i; after an i that is impossible, given what
+        follows, all j are equal.
+        """
+        posterior = np.exp(chain_posterior(self.chain_log_density(rows, params)[0])[0])
+        return np.where(posterior.sum(axis=2, keepdims=True) > 0, posterior, 1 / len(params.startprob))
 
     # ----- all else -------------------------------------------------------------------------------------------
 

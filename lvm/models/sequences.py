@@ -144,3 +144,27 @@ def indptr_of(lengths: ArrayLike | None, n: int) -> NDArray[np.int64]:
             f"lengths sum to {array.sum():g}, but X has {n} observations; every one belongs to a sequence."
         )
     return canonical(np.concatenate([[0], np.cumsum(array)]), np.int64)
+
+
+def checked_indptr(indptr: ArrayLike, n: int, whole: bool) -> NDArray[np.int64]:
+    """Return indptr as kernels see it; refuse one that cuts no sequences of 1 or more from n observations.
+
+    Sequences that are the whole, and not a slice, have every observation.
+    """
+    array = np.asarray(indptr)
+    if array.ndim != 1 or len(array) == 0 or array.dtype.kind not in "iuf" or np.any(array != np.floor(array)):
+        raise ValueError(
+            f"indptr must be a list of integers, where sequences begin and the last one ends; got {indptr!r}."
+        )
+    if np.any(np.diff(array) < 1):
+        place = int(np.argmax(np.diff(array) < 1))
+        raise ValueError(
+            f"indptr must ascend, got {array[place + 1]:g} after {array[place]:g} for sequence {place}; leave out "
+            "empty sequences, and make indptr from lengths by indptr_of."
+        )
+    if array[0] < 0 or array[-1] > n or (whole and (array[0] != 0 or array[-1] != n)):
+        raise ValueError(
+            f"indptr goes from {array[0]:g} to {array[-1]:g}, but there are {n} observations: it must begin with 0 and "
+            "end with their number; indptr_of makes it from lengths."
+        )
+    return canonical(array, np.int64)

@@ -78,6 +78,11 @@ def plot_bound(
     ----------
     Bishop (2006), "Pattern Recognition and Machine Learning", figure 9.14.
     """
+    if not callable(getattr(model, "joint_log_density", None)):
+        raise TypeError(
+            f"{type(model).__name__} must implement joint_log_density(rows, params), of shape (n, K), for its bound to "
+            "be drawn."
+        )
     if not (isinstance(rows, tuple) and hasattr(rows, "_fields")):
         rows = Rows(rows if hasattr(rows, "shape") else np.asarray(rows))
     step = model.mstep(model.estep_stats(rows, params), params) if params_new is None else params_new
