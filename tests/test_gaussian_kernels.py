@@ -19,7 +19,7 @@ from lvm.families import DiagGaussian, TiedGaussian
 from lvm.families import gaussian_tied as tied
 from lvm.families.gaussian_full import add_moments
 from lvm.kernels.moments import add_products, add_strip_moments, move_moments
-from lvm.kernels.scaling import WIDE
+from lvm.kernels.scaling import VERY_WIDE, WIDE
 from lvm.kernels.strips import zero_strip
 from lvm.protocol import DegenerateError
 
@@ -111,6 +111,25 @@ def test_density_of_wide_rows(n: int, d: int, dtype: Any) -> None:
         X.astype(float), params.means, np.array([np.diag(each) for each in params.covariances])
     )
     assert_allclose(out - 1, desired.reshape(out.shape), rtol=8 * eps(dtype) * np.sqrt(d))
+
+
+@both_dtypes
+@pytest.mark.parametrize("d", [VERY_WIDE - 1, VERY_WIDE, VERY_WIDE + 3])
+@pytest.mark.parametrize("n", [1, 7, 8, 255, 257, 523])
+def test_sums_of_wide_rows(n: int, d: int, dtype: Any) -> None:
+    """Eight rows at a time, in strips of 256: what is left of either; with components that no row belongs to."""
+    rng = np.random.RandomState(n + d)
+    family = DiagGaussian(dtype=dtype)
+    params = family.params(rng.normal(size=(4, d)), np.ones((4, d)))
+    X = family.canonical(rng.normal(size=(n, d)))
+    resp = rng.uniform(size=(4, n)) * rng.randint(0, 2, (4, n)) * np.array([[1.0], [0.0], [1.0], [1.0]])
+    stats = family.zero_stats(params)
+    family.accumulate(X, resp, params, stats)
+    count, first, second = slow.moments(X.astype(float), resp, params.means)
+    tolerance = 8 * eps(dtype) * 30 * (1 + n)  # squares of at most 30 or so
+    assert_allclose(stats.counts, count, rtol=256 * eps(dtype))
+    assert_allclose(stats.first, first, atol=tolerance)
+    assert_allclose(stats.second, np.diagonal(second, axis1=1, axis2=2), atol=tolerance)
 
 
 # ----- tied: density ------------------------------------------------------------------------------------------

@@ -16,10 +16,12 @@ from lvm.kernels.covariance import FAR, NOISE, ROUNDED
 from lvm.kernels.densities import add_log_densities
 from lvm.kernels.incomplete import add_observed_densities, add_observed_moments
 from lvm.kernels.scaling import (
+    VERY_WIDE,
     WIDE,
     add_moved_sums,
     add_strip_sums,
     add_sums_of_rows,
+    add_very_wide_sums,
     add_wide_densities,
     scaled_components,
 )
@@ -79,6 +81,9 @@ def _accumulate(
     K, e = near.shape
     strip, count = zero_strip(e, X), np.zeros(K)
     one, two = np.zeros((K, e)), np.zeros((K, e))
+    if X.shape[1] >= VERY_WIDE:
+        add_very_wide_sums(X, resp, near, count, one, two)
+        n = 0
     for start in range(0, n, STRIP):
         m = min(STRIP, n - start)
         load_strip(X, start, m, strip)

@@ -10,7 +10,9 @@ from numpy.typing import NDArray
 from lvm._jit import Array, helper
 from lvm.kernels.strips import LOG_2PI, STRIP, Scratch
 
-WIDE = 64  # features from which on a strip of them, transposed, costs more than it saves: it is far beyond the L1 cache
+# Features from which on a strip of them, transposed, costs more than it saves: it is far beyond the L1 cache.
+WIDE = 64  # for densities
+VERY_WIDE = 128  # for sums, whose running values then are more than a strip's
 
 
 class Scaled(NamedTuple):
@@ -90,17 +92,33 @@ def _squared_norms(a: Array, b: Array, c: Array, d: Array, components: Scaled, k
 def add_wide_densities(X: Array, components: Scaled, out: Array) -> None:
     """Add the log densities of X (n, d) to out (K, n), along the rows, without a strip: for WIDE rows and wider."""
     n, K = X.shape[0], out.shape[0]
-    norms = np.empty((K, STRIP + 3), X.dtype)
+    zero, norms = X.dtype.type(0), np.empty((K + 1, STRIP + 3), X.dtype)
     for start in range(0, n, STRIP):
         m = min(STRIP, n - start)
-        last = start + m - 1
         for p in range(0, m, 4):
-            i = start + p  # beyond the end, the last row is taken again
+            # Four rows by two components: ten loads serve eight squares. Beyond the end, the last is taken again.
+            i, last = start + p, start + m - 1
             a, b, c, d = X[i], X[min(i + 1, last)], X[min(i + 2, last)], X[min(i + 3, last)]
-            for k in range(K):
-                norms[k, p], norms[k, p + 1], norms[k, p + 2], norms[k, p + 3] = _squared_norms(
-                    a, b, c, d, components, k
-                )
+            for k in range(0, K, 2):
+                other = min(k + 1, K - 1)
+                m0, s0, o0 = components.near[k], components.scales[k], components.offsets[k]
+                m1, s1, o1 = components.near[other], components.scales[other], components.offsets[other]
+                a0 = b0 = c0 = d0 = a1 = b1 = c1 = d1 = zero
+                for j in range(len(a)):
+                    za, zb = (a[j] - m0[j]) * s0[j] + o0[j], (b[j] - m0[j]) * s0[j] + o0[j]
+                    zc, zd = (c[j] - m0[j]) * s0[j] + o0[j], (d[j] - m0[j]) * s0[j] + o0[j]
+                    a0 += za * za
+                    b0 += zb * zb
+                    c0 += zc * zc
+                    d0 += zd * zd
+                    za, zb = (a[j] - m1[j]) * s1[j] + o1[j], (b[j] - m1[j]) * s1[j] + o1[j]
+                    zc, zd = (c[j] - m1[j]) * s1[j] + o1[j], (d[j] - m1[j]) * s1[j] + o1[j]
+                    a1 += za * za
+                    b1 += zb * zb
+                    c1 += zc * zc
+                    d1 += zd * zd
+                norms[k, p], norms[k, p + 1], norms[k, p + 2], norms[k, p + 3] = a0, b0, c0, d0
+                norms[k + 1, p], norms[k + 1, p + 1], norms[k + 1, p + 2], norms[k + 1, p + 3] = a1, b1, c1, d1
         for k in range(K):
             row, log_norm = out[k, start : start + m], components.log_norms[k]
             for p in range(m):
@@ -127,24 +145,69 @@ def add_scaled_rows(
 
 
 @helper
+def _add_sums_of_eight(rows: Any, r: Array, near: Array, first: Array, second: Array) -> None:
+    """Add the sums of r z and r z**2 to first, second (>= d,), for z eight rows (d,) about near (>= d,)."""
+    a, b, c, d, e, f, g, h = rows
+    ra, rb, rc, rd, re, rf, rg, rh = r[0], r[1], r[2], r[3], r[4], r[5], r[6], r[7]
+    # A load and a store of the sums serve eight rows.
+    for i in range(len(a)):
+        za, zb, zc, zd = a[i] - near[i], b[i] - near[i], c[i] - near[i], d[i] - near[i]
+        ze, zf, zg, zh = e[i] - near[i], f[i] - near[i], g[i] - near[i], h[i] - near[i]
+        wa, wb, wc, wd, we, wf, wg, wh = ra * za, rb * zb, rc * zc, rd * zd, re * ze, rf * zf, rg * zg, rh * zh
+        first[i] += ((wa + wb) + (wc + wd)) + ((we + wf) + (wg + wh))
+        second[i] += ((wa * za + wb * zb) + (wc * zc + wd * zd)) + ((we * ze + wf * zf) + (wg * zg + wh * zh))
+
+
+@helper
+def _add_sums_of_one(x: Array, weight: Any, near: Array, first: Array, second: Array) -> None:
+    for i in range(len(x)):
+        z = x[i] - near[i]
+        first[i] += weight * z
+        second[i] += weight * z * z
+
+
+@helper
 def add_sums_of_rows(X: Array, rows: NDArray[np.int64], r: Array, near: Array, first: Array, second: Array) -> None:
     """Add the sums of r z and r z**2 to first, second (e,), for z some rows (m,) of X (n, d) about near (e,)."""
-    whole = len(rows) - len(rows) % 4
-    for p in range(0, whole, 4):
-        # Four rows at a time: a load and a store of the sums serve them all.
+    whole, weight = len(rows) - len(rows) % 8, np.empty(8, near.dtype)
+    for p in range(0, whole, 8):
+        for q in range(8):
+            weight[q] = r[p + q]
         a, b, c, d = X[rows[p]], X[rows[p + 1]], X[rows[p + 2]], X[rows[p + 3]]
-        ra, rb = near.dtype.type(r[p]), near.dtype.type(r[p + 1])
-        rc, rd = near.dtype.type(r[p + 2]), near.dtype.type(r[p + 3])
-        for i in range(len(a)):
-            za, zb, zc, zd = a[i] - near[i], b[i] - near[i], c[i] - near[i], d[i] - near[i]
-            first[i] += (ra * za + rb * zb) + (rc * zc + rd * zd)
-            second[i] += (ra * za * za + rb * zb * zb) + (rc * zc * zc + rd * zd * zd)
+        e, f, g, h = X[rows[p + 4]], X[rows[p + 5]], X[rows[p + 6]], X[rows[p + 7]]
+        _add_sums_of_eight((a, b, c, d, e, f, g, h), weight, near, first, second)
     for p in range(whole, len(rows)):
-        x, weight = X[rows[p]], near.dtype.type(r[p])
-        for i in range(len(x)):
-            z = x[i] - near[i]
-            first[i] += weight * z
-            second[i] += weight * z * z
+        _add_sums_of_one(X[rows[p]], near.dtype.type(r[p]), near, first, second)
+
+
+@helper
+def add_very_wide_sums(X: Array, resp: Array, near: Array, count: Array, first: Array, second: Array) -> None:
+    """Add the sums of r, r z and r z**2 to count (K,), first and second (K, e), for z rows of X (n, d) about near.
+
+    Along the rows, without a strip: for VERY_WIDE rows and wider.
+    """
+    K = near.shape[0]
+    one, two, total = np.empty(near.shape, X.dtype), np.empty(near.shape, X.dtype), np.empty(K, X.dtype)
+    for start in range(0, X.shape[0], STRIP):
+        stop = min(start + STRIP, X.shape[0])
+        whole = stop - (stop - start) % 8
+        one[:], two[:], total[:] = 0.0, 0.0, 0.0
+        for p in range(start, whole, 8):
+            rows = (X[p], X[p + 1], X[p + 2], X[p + 3], X[p + 4], X[p + 5], X[p + 6], X[p + 7])
+            for k in range(K):
+                r = resp[k, p : p + 8]
+                weight = ((r[0] + r[1]) + (r[2] + r[3])) + ((r[4] + r[5]) + (r[6] + r[7]))
+                if weight > 0.0:
+                    total[k] += weight
+                    _add_sums_of_eight(rows, r, near[k], one[k], two[k])
+        for p in range(whole, stop):
+            for k in range(K):
+                total[k] += resp[k, p]
+                _add_sums_of_one(X[p], resp[k, p], near[k], one[k], two[k])
+        # In float32, a sum over all rows would lose digits.
+        count += total
+        first += one
+        second += two
 
 
 @helper
