@@ -21,6 +21,7 @@ from lvm.cli_families import (
     numbers_of,
     pair_of,
     prior_of,
+    spelled,
 )
 
 if TYPE_CHECKING:
@@ -145,6 +146,7 @@ def fit(
     settings |= {"--rates-prior": pair_of("--rates-prior", rates_prior), "--binarize": binarize}
     settings |= {"--normalize": normalize or None, "--max-concentration": max_concentration}
     settings |= {"--handle-unknown": handle_unknown, "--prior": prior_of(prior), "--noise": noise or None}
+    family = spelled(family)
     estimator, varied = estimator_of(family, settings | {"--exposure-column": exposure_column, "--block": blocks})
     if plot and noise:
         raise ValueError("--plot draws no noise; leave --plot or --noise out.")

@@ -45,6 +45,12 @@ FAMILIES = {
 }
 
 
+def spelled(family: str) -> str:
+    """Return a family's name, which may be written with hyphens, as options are."""
+    name = family.replace("-", "_")
+    return name if name in FAMILIES else family
+
+
 def estimator_of(family: str, settings: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
     """Return the estimator of a family with the settings that it takes, and those to vary."""
     import lvm

@@ -54,6 +54,14 @@ def test_options_are_the_constructors(name: str) -> None:
         assert plain.fit(table).loglik_ != found.loglik_  # the option makes a difference
 
 
+def test_hyphens_are_for_families_too() -> None:
+    DIRECTIONS.to_csv("table.csv", index=False)
+    ran("fit", "table.csv", "--family", "von-mises-fisher", "-k", "2", "--normalize", "--out", "out")
+    assert isinstance(lvm.load("out/model.lvm"), lvm.VonMisesFisherMixture)
+    ran("fit", "table.csv", "--family", "student-t", "-k", "2", "--plot", "--out", "drawn")
+    assert isinstance(lvm.load("drawn/model.lvm"), lvm.StudentTMixture)
+
+
 def test_unknown_categories_of_new_rows() -> None:
     WORDS.to_csv("words.csv", index=False)
     blocks = ("--family", "mixed", "--block", "categorical:colour,size")
