@@ -15,10 +15,9 @@ from numpy.typing import DTypeLike, NDArray
 
 from lvm._jit import Array
 from lvm.families.conjugate_prior import NormalInverseWishart
-from lvm.families.gaussian_diag import DiagGaussianParams, mean_variances
+from lvm.families.gaussian_diag import DiagGaussianParams
 from lvm.families.gaussian_orientations import SharedMatrices
-from lvm.families.gaussian_structures import SharedVariances
-from lvm.kernels.covariance import NOISE
+from lvm.families.gaussian_structures import SharedVariances, SphericalVariances
 
 
 def truncated(values: Array, weights: Array, ratio: float) -> Array:
@@ -132,15 +131,8 @@ class BoundedDiagGaussian(BoundedVariances):
 
 
 @final
-class BoundedSphericalGaussian(BoundedVariances):
+class BoundedSphericalGaussian(BoundedVariances, SphericalVariances):
     """Each component has one variance for all features, within a factor of all others."""
-
-    structure: ClassVar[str] = "VII"
-    parameters: ClassVar[Mapping[str, str]] = {"means": "Kd", "covariances": "K"}
-
-    def _structured(self, scatter: Array, weights: Array, totals: Array, old: Array) -> Array:
-        wide = np.repeat(old[:, None], scatter.shape[1], axis=1)
-        return super()._structured(scatter, weights, totals, wide)[:, 0].copy()
 
     def _shared(self, squares: Array, weights: Array, totals: Array, old: Array) -> Array:
         behind = weights.sum(axis=1, keepdims=True)
@@ -150,9 +142,6 @@ class BoundedSphericalGaussian(BoundedVariances):
     def nearest(self, covariances: Array) -> Array:
         """Return the variances within the bound that are nearest, each of the same weight."""
         return truncated(covariances, np.ones_like(covariances), self.max_eigenvalue_ratio)
-
-    def _noise(self, means: Array, weights: Array) -> Array:
-        return mean_variances((NOISE * means) ** 2, weights)
 
     def _axis_params(self, means: Array, variances: Array) -> DiagGaussianParams:
         return self.params(means, np.repeat(variances.mean(), len(means)))

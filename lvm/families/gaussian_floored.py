@@ -13,11 +13,11 @@ from typing import Any, ClassVar, final
 import numpy as np
 
 from lvm._jit import Array
-from lvm.families.gaussian_diag import DiagGaussian, DiagGaussianParams, SphericalGaussian, mean_variances
+from lvm.families.gaussian_diag import DiagGaussian, DiagGaussianParams, SphericalGaussian
 from lvm.families.gaussian_full import FullGaussian, FullGaussianParams
 from lvm.families.gaussian_orientations import SharedMatrices
-from lvm.families.gaussian_structures import SharedVariances
-from lvm.kernels.covariance import COLLINEAR, EPS, NOISE
+from lvm.families.gaussian_structures import SharedVariances, SphericalVariances
+from lvm.kernels.covariance import COLLINEAR, EPS
 
 
 class _Floored:
@@ -89,15 +89,8 @@ class FlooredDiagGaussian(_FlooredVariances):
 
 
 @final
-class FlooredSphericalGaussian(_FlooredVariances):
+class FlooredSphericalGaussian(_FlooredVariances, SphericalVariances):
     """Each component has one variance for all features, not below the mean of their floors."""
-
-    structure: ClassVar[str] = "VII"
-    parameters: ClassVar[Mapping[str, str]] = {"means": "Kd", "covariances": "K"}
-
-    def _structured(self, scatter: Array, weights: Array, totals: Array, old: Array) -> Array:
-        wide = np.repeat(old[:, None], scatter.shape[1], axis=1)
-        return super()._structured(scatter, weights, totals, wide)[:, 0].copy()
 
     def _shared(self, squares: Array, weights: Array, totals: Array, old: Array) -> Array:
         variances = squares.sum(axis=1, keepdims=True) / weights.sum(axis=1, keepdims=True)
@@ -106,9 +99,6 @@ class FlooredSphericalGaussian(_FlooredVariances):
     def nearest(self, covariances: Array) -> Array:
         """Return the variances that keep the floor and are nearest."""
         return np.asarray(np.maximum(covariances, self.floor.mean()))
-
-    def _noise(self, means: Array, weights: Array) -> Array:
-        return mean_variances((NOISE * means) ** 2, weights)
 
     def _axis_params(self, means: Array, variances: Array) -> DiagGaussianParams:
         return self.params(means, np.repeat(max(variances.mean(), self.floor.mean()), len(means)))

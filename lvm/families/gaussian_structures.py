@@ -113,6 +113,20 @@ class SharedVariances(DiagStatistics):
         return means + count_free_parts(self.held, self.structure, *params.means.shape)
 
 
+class SphericalVariances(SharedVariances):
+    """What the structures share of one variance (K,) for all features of a component."""
+
+    structure: ClassVar[str] = "VII"
+    parameters: ClassVar[Mapping[str, str]] = {"means": "Kd", "covariances": "K"}
+
+    def _structured(self, scatter: Array, weights: Array, totals: Array, old: Array) -> Array:
+        wide = np.repeat(old[:, None], scatter.shape[1], axis=1)
+        return super()._structured(scatter, weights, totals, wide)[:, 0].copy()
+
+    def _noise(self, means: Array, weights: Array) -> Array:
+        return mean_variances((NOISE * means) ** 2, weights)
+
+
 @final
 class EIIGaussian(SharedVariances):
     """All components and features share one variance."""
