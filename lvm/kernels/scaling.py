@@ -169,15 +169,22 @@ def _add_sums_of_one(x: Array, weight: Any, near: Array, first: Array, second: A
 @helper
 def add_sums_of_rows(X: Array, rows: NDArray[np.int64], r: Array, near: Array, first: Array, second: Array) -> None:
     """Add the sums of r z and r z**2 to first, second (e,), for z some rows (m,) of X (n, d) about near (e,)."""
-    whole, weight = len(rows) - len(rows) % 8, np.empty(8, near.dtype)
-    for p in range(0, whole, 8):
-        for q in range(8):
-            weight[q] = r[p + q]
-        a, b, c, d = X[rows[p]], X[rows[p + 1]], X[rows[p + 2]], X[rows[p + 3]]
-        e, f, g, h = X[rows[p + 4]], X[rows[p + 5]], X[rows[p + 6]], X[rows[p + 7]]
-        _add_sums_of_eight((a, b, c, d, e, f, g, h), weight, near, first, second)
-    for p in range(whole, len(rows)):
-        _add_sums_of_one(X[rows[p]], near.dtype.type(r[p]), near, first, second)
+    weight, one, two = np.empty(8, near.dtype), np.empty(len(near), near.dtype), np.empty(len(near), near.dtype)
+    for start in range(0, len(rows), STRIP):
+        stop = min(start + STRIP, len(rows))
+        whole = stop - (stop - start) % 8
+        one[:], two[:] = 0.0, 0.0
+        for p in range(start, whole, 8):
+            for q in range(8):
+                weight[q] = r[p + q]
+            a, b, c, d = X[rows[p]], X[rows[p + 1]], X[rows[p + 2]], X[rows[p + 3]]
+            e, f, g, h = X[rows[p + 4]], X[rows[p + 5]], X[rows[p + 6]], X[rows[p + 7]]
+            _add_sums_of_eight((a, b, c, d, e, f, g, h), weight, near, one, two)
+        for p in range(whole, stop):
+            _add_sums_of_one(X[rows[p]], near.dtype.type(r[p]), near, one, two)
+        # In float32, a sum over all rows would lose digits.
+        first += one
+        second += two
 
 
 @helper
@@ -204,8 +211,7 @@ def add_very_wide_sums(X: Array, resp: Array, near: Array, count: Array, first: 
             for k in range(K):
                 total[k] += resp[k, p]
                 _add_sums_of_one(X[p], resp[k, p], near[k], one[k], two[k])
-        # In float32, a sum over all rows would lose digits.
-        count += total
+        count += total  # strip by strip, as above
         first += one
         second += two
 
