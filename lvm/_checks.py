@@ -94,7 +94,7 @@ def finite(X: Any, names: Sequence[str] | None = None, allow_missing: bool = Fal
         row, column, value = _cell(X, start, bad[0])
         kind = "NaN" if np.isnan(value) else "infinity"
         remedy = f"remove or impute such rows first ({WHO_ACCEPTS})" if np.isnan(value) else "remove or correct it"
-        raise ValueError(f"Input X contains {kind} at row {row}, column {_column(column, names)}; {remedy}.")
+        raise ValueError(f"Input X contains {kind} at row {row}, column {column_name(column, names)}; {remedy}.")
 
 
 def no_empty_column(X: Any, names: Sequence[str] | None = None) -> None:
@@ -104,7 +104,7 @@ def no_empty_column(X: Any, names: Sequence[str] | None = None) -> None:
     for column in np.flatnonzero(np.isnan(X[0])):
         if np.isnan(X[:, column]).all():
             raise ValueError(
-                f"column {_column(int(column), names)} of X has no observed value; remove it, it tells nothing."
+                f"column {column_name(int(column), names)} of X has no observed value; remove it, it tells nothing."
             )
 
 
@@ -152,9 +152,10 @@ def text(X: Any) -> None:
     for column, cells in enumerate(np.asarray(X, dtype=object).T.tolist()):
         for row, value in enumerate(cells):
             if isinstance(value, str) and not _is_number(value):
+                where = f"row {row}, column {column_name(column, names)}"
                 raise ValueError(
-                    f"X must hold numbers; got {value!r} at row {row}, column {_column(column, names)}. Correct it, or "
-                    "leave the column out; CategoricalMixture and MixedMixture take text."
+                    f"X must hold numbers; got {value!r} at {where}. Correct it, or leave the column out; "
+                    "CategoricalMixture and MixedMixture take text."
                 )
 
 
@@ -172,7 +173,7 @@ def _each_cell(X: Any, refused: Any, rule: str, names: Sequence[str] | None) -> 
         bad = np.argwhere(refused(values[start : start + BLOCK_ROWS]))
         if len(bad):
             row, column, value = _cell(X, start, bad[0])
-            raise ValueError(f"X {rule}; got {value} at row {row}, column {_column(column, names)}.")
+            raise ValueError(f"X {rule}; got {value} at row {row}, column {column_name(column, names)}.")
 
 
 def _cell(X: Any, start: int, where: NDArray[np.int64]) -> tuple[int, int, Any]:
@@ -184,7 +185,8 @@ def _cell(X: Any, start: int, where: NDArray[np.int64]) -> tuple[int, int, Any]:
     return row, column, X[row, column]
 
 
-def _column(column: int, names: Sequence[str] | None) -> str:
+def column_name(column: int, names: Sequence[str] | None) -> str:
+    """Return how messages call a column: by its number, and its name where it has one."""
     return str(column) if names is None else f"{column} ({names[column]!r})"
 
 

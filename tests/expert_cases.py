@@ -68,20 +68,21 @@ def case(kind: str, gated: bool, grouped: bool, alpha: float = 0.0, n: int = 240
 
 def log_densities(kind: str, params: ExpertsParams, data: RegressionRows) -> Any:
     """Return log p(k | z) + sum over its rows of log p(y | x, k) of each unit and component, by scipy: (n_units, K)."""
-    X, y, size = data.design, data.response, data.size
+    X, y = data.design, data.response
     b = params.experts.coefficients
     if kind == "multinomial":
         rows = np.stack([log_softmax(X @ each.T, axis=1)[np.arange(len(y)), y.astype(int)] for each in b], axis=1)
     else:
         eta = X @ b.T
+        size = np.ones(len(y)) if data.size is None else data.size
         if kind == "gaussian":
             rows = stats.norm.logpdf(y[:, None], eta, params.experts.scales)
         elif kind == "poisson":
-            rows = stats.poisson.logpmf(y[:, None], size[:, None] * np.exp(eta))  # type: ignore[index]
+            rows = stats.poisson.logpmf(y[:, None], size[:, None] * np.exp(eta))
         else:
-            rows = stats.binom.logpmf(y[:, None], size[:, None], expit(eta))  # type: ignore[index]
+            rows = stats.binom.logpmf(y[:, None], size[:, None], expit(eta))
             # expit(37) is 1: scipy's density of probabilities cannot tell large log odds apart
-            exact = data.constants[:, None] + y[:, None] * eta - size[:, None] * np.logaddexp(0, eta)  # type: ignore[index]
+            exact = data.constants[:, None] + y[:, None] * eta - size[:, None] * np.logaddexp(0, eta)
             rows = np.where(np.abs(eta) < 5, rows, exact)
     if data.indptr is not None:
         rows = np.stack([rows[a:b].sum(axis=0) for a, b in zip(data.indptr, data.indptr[1:], strict=False)])

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from conformance import each_check
 from numpy.testing import assert_allclose, assert_array_equal
 from scipy.optimize import minimize
 from scipy.special import logsumexp, softmax
@@ -18,7 +19,6 @@ from lvm.families import Categorical
 from lvm.families.categorical import CategoricalParams
 from lvm.kernels.cells import CodedRows
 from lvm.models.mixture import MixtureParams
-from lvm.testing import model_checks
 
 
 def random_params(family: Categorical, K: int, seed: int = 0) -> CategoricalParams:
@@ -371,14 +371,7 @@ MODELS = {
 }
 
 
-@pytest.mark.parametrize(
-    "check",
-    [
-        pytest.param(check, id=f"{name}-{check}")
-        for name, (model, params, rows) in MODELS.items()
-        for check in model_checks(model, params, rows)
-    ],
-)
+@each_check(MODELS)
 def test_conformance(check: Any) -> None:
     check()
 

@@ -7,6 +7,7 @@ from unittest import SkipTest
 
 import numpy as np
 import pytest
+from conformance import each_check
 from scipy import sparse
 from scipy.stats import gamma
 from sklearn.datasets import load_digits
@@ -84,14 +85,7 @@ MODELS = {
 }
 
 
-@pytest.mark.parametrize(
-    "check",
-    [
-        pytest.param(check, id=f"{name}-{check}")
-        for name, (model, params, rows) in MODELS.items()
-        for check in model_checks(model, params, rows)
-    ],
-)
+@each_check(MODELS)
 def test_conformance(check: Any) -> None:
     check()
 

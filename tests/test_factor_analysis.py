@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
+from conformance import each_check
 from numpy.testing import assert_allclose, assert_array_equal
 from scipy.optimize import minimize
 from scipy.stats import multivariate_normal
@@ -19,7 +20,6 @@ from sklearn.utils.estimator_checks import parametrize_with_checks
 import lvm
 from lvm.models.factor_analysis import FactorModel, FactorParams, MomentRows, sample_moments
 from lvm.models.factor_rotation import varimax
-from lvm.testing import model_checks
 
 LOADINGS = np.array([[1.0, 0.0], [0.8, 0.3], [0.5, -0.5], [-0.7, 0.6], [0.2, 1.0]])
 NOISE = np.array([0.5, 0.6, 0.7, 0.8, 0.9])
@@ -59,10 +59,7 @@ def cases() -> dict[str, tuple[Any, Any, Any]]:
     return found
 
 
-@pytest.mark.parametrize(
-    "check",
-    [pytest.param(check, id=f"{name}-{check}") for name, case in cases().items() for check in model_checks(*case)],
-)
+@each_check(cases())
 def test_conformance(check: Any) -> None:
     check()
 

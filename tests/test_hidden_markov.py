@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from conformance import each_check
 from scipy.special import logsumexp
 
 import lvm
@@ -17,7 +18,6 @@ from lvm.models.hidden_markov import HiddenMarkovModel, HiddenMarkovParams
 from lvm.models.mixture import MixtureParams
 from lvm.models.sequences import SequenceRows, Sequences, by_observation, indptr_of
 from lvm.protocol import ZeroDensityError, slice_rows
-from lvm.testing import model_checks
 
 # Sums of a few hundred terms of size 1, in another order.
 TOLERANCE = 1e-12
@@ -318,10 +318,7 @@ CASES = {
 }
 
 
-@pytest.mark.parametrize(
-    "check",
-    [pytest.param(check, id=f"{name}-{check}") for name, given in CASES.items() for check in model_checks(*given)],
-)
+@each_check(CASES)
 def test_conformance(check: Any) -> None:
     check()
 

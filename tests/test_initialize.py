@@ -13,7 +13,7 @@ from sklearn.datasets import load_iris
 import lvm
 from lvm import initialize
 from lvm.em import fit_em
-from lvm.estimators import base
+from lvm.estimators import progress
 from lvm.protocol import Rows
 from lvm.restarts import best_of
 from lvm.result import EMResult, Status
@@ -258,7 +258,7 @@ def test_starts_for_many_rows_race_on_a_sample(monkeypatch: pytest.MonkeyPatch) 
         runs.append((len(rows.X), result.n_iter))
         return result
 
-    monkeypatch.setitem(base.FITS, None, counted)
+    monkeypatch.setitem(progress.FITS, None, counted)
     whole = lvm.GaussianMixture(3, random_state=0).fit(X)
     assert {n for n, _ in runs} == {240}
     monkeypatch.setattr(initialize, "MAX_RACE_ROWS", 120)

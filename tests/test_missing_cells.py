@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from conformance import each_check
 from missing_cells import FAMILIES, GAUSSIANS, NAN, data, densities, factors, mixture, parameters, with_holes
 from numpy.testing import assert_allclose, assert_array_equal
 from scipy import sparse
@@ -22,7 +23,6 @@ from lvm.families import Bernoulli
 from lvm.kernels.cells import CodedRows
 from lvm.models.mixture import MixtureParams
 from lvm.protocol import IncompleteRows
-from lvm.testing import model_checks
 
 all_families = pytest.mark.parametrize("name", FAMILIES)
 gaussians = pytest.mark.parametrize("name", GAUSSIANS)
@@ -190,14 +190,7 @@ MODELS = {
 }
 
 
-@pytest.mark.parametrize(
-    "check",
-    [
-        pytest.param(check, id=f"{name}-{check}")
-        for name, (model, params, rows) in MODELS.items()
-        for check in model_checks(model, params, rows)
-    ],
-)
+@each_check(MODELS)
 def test_conformance(check: Any) -> None:
     check()
 

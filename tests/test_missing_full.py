@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from conformance import each_check
 from missing_cells import NAN, with_holes
 from numpy.testing import assert_allclose, assert_array_equal
 from scipy.integrate import dblquad, quad
@@ -23,7 +24,6 @@ from lvm.families import FullGaussian, TiedGaussian
 from lvm.kernels.patterns import PatternedRows, patterned_rows
 from lvm.models.mixture import MixtureParams
 from lvm.protocol import slice_rows
-from lvm.testing import model_checks
 
 FAMILIES = {"full": FullGaussian, "tied": TiedGaussian}
 families = pytest.mark.parametrize("name", FAMILIES)
@@ -259,14 +259,7 @@ MODELS = {
 }
 
 
-@pytest.mark.parametrize(
-    "check",
-    [
-        pytest.param(check, id=f"{name}-{check}")
-        for name, (model, params, rows) in MODELS.items()
-        for check in model_checks(model, params, rows)
-    ],
-)
+@each_check(MODELS)
 def test_conformance(check: Any) -> None:
     check()
 

@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from conformance import each_check
 from numpy.testing import assert_allclose, assert_array_equal
 from numpy.typing import NDArray
 from reference.student_t import (
@@ -28,7 +29,6 @@ from lvm.families import DiagGaussian, DiagStudentT, FullGaussian, FullStudentT
 from lvm.kernels.degrees_of_freedom import LEAST, MOST, best_degrees_of_freedom
 from lvm.models.mixture import Mixture, MixtureParams
 from lvm.protocol import DegenerateError, Rows, leaves
-from lvm.testing import model_checks
 
 Array = NDArray[np.float64]
 BOTH = (FullStudentT, DiagStudentT)
@@ -329,13 +329,6 @@ MODELS = {
 }
 
 
-@pytest.mark.parametrize(
-    "check",
-    [
-        pytest.param(check, id=f"{name}-{check}")
-        for name, (model, params, rows) in MODELS.items()
-        for check in model_checks(model, params, rows)
-    ],
-)
+@each_check(MODELS)
 def test_conformance(check: Any) -> None:
     check()

@@ -14,20 +14,17 @@ from sklearn.utils import ClassifierTags, check_random_state
 
 from lvm import _checks, degeneracy, initialize
 from lvm._jit import Array
-from lvm.accelerate import fit_anderson
 from lvm.collapse import Collapsed
-from lvm.em import fit_em
 from lvm.estimators.inference import Inference
 from lvm.estimators.outcome import keep_outcome
 from lvm.estimators.starts import Starting
 from lvm.execution import n_threads
 from lvm.models.mixture import Mixture, MixtureParams
-from lvm.protocol import DegenerateError, Rows, ZeroDensityError
+from lvm.protocol import DegenerateError, Rows
 from lvm.restarts import best_of
 from lvm.result import EMResult, Status, warn
 
 SAME = 1e-5  # nats per row by which starts that end at one optimum differ, since EM stops before it
-FITS = {None: fit_em, "anderson": fit_anderson}
 # For families to which scikit-learn's sentence about covariances does not apply.
 NO_MAXIMUM = "Fitting the mixture model failed: from every start, some component's likelihood has no maximum."
 
@@ -247,17 +244,7 @@ class FittingEstimator(Inference, Starting):
         return _Race(best, logliks, last, failure)
 
     def _run(self, model: Mixture[Any], fitted: Collapsed, start: MixtureParams, max_iter: int) -> EMResult:
-        rows, first = fitted
-        fit = FITS[self.acceleration]
-        try:
-            return self._reported(
-                lambda callback: fit(
-                    model, rows, start, tol=self.tol, max_iter=max_iter, callback=callback, n_jobs=self.n_jobs
-                ),
-                max_iter,
-            )
-        except ZeroDensityError as error:
-            raise ZeroDensityError(error.row if first is None else int(first[error.row])) from None
+        return self._run_em(model, fitted[0], start, max_iter, fitted[1])
 
     def _set_result(self, result: EMResult, total_weight: float) -> None:
         self.weights_ = result.params.weights

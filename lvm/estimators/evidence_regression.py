@@ -13,9 +13,9 @@ from sklearn.utils.validation import check_is_fitted, validate_data
 
 from lvm import _checks
 from lvm._jit import Array
-from lvm.estimators.base import FITS
 from lvm.estimators.evidence_inference import EvidenceInference
 from lvm.estimators.outcome import keep_outcome
+from lvm.estimators.progress import FITS
 from lvm.models.evidence_regression import (
     PRIORS,
     EvidenceParams,

@@ -15,8 +15,6 @@ from sklearn.utils.validation import validate_data
 
 from lvm import _checks
 from lvm._jit import Array
-from lvm.accelerate import fit_anderson
-from lvm.em import fit_em
 from lvm.estimators.documentation import documented
 from lvm.estimators.expert_checks import check_amount, check_parameters, mean_probabilities, warn_of_divergence
 from lvm.estimators.expert_data import (
@@ -40,11 +38,10 @@ from lvm.models.gates import ConstantGate, SoftmaxGate
 from lvm.models.gaussian_experts import GaussianExperts
 from lvm.models.multinomial_experts import MultinomialExperts
 from lvm.models.newton import column_bounds
-from lvm.protocol import DegenerateError, ZeroDensityError
+from lvm.protocol import DegenerateError
 from lvm.restarts import best_of
 from lvm.result import EMResult, warn
 
-FITS = {None: fit_em, "anderson": fit_anderson}
 FAILED = "Fitting the mixture of regressions failed: from every start, some component's likelihood has no maximum."
 
 
@@ -331,16 +328,7 @@ class MixtureOfExperts(ExpertInference, Progress, RegressorMixin, BaseEstimator)
                 failure = error
 
         def run(start: ExpertsParams, max_iter: int) -> EMResult:
-            fit = FITS[self.acceleration]
-            try:
-                return self._reported(
-                    lambda callback: fit(
-                        model, rows, start, tol=self.tol, max_iter=max_iter, callback=callback, n_jobs=self.n_jobs
-                    ),
-                    max_iter,
-                )
-            except ZeroDensityError as error:
-                raise ZeroDensityError(error.row if order is None else int(order[error.row])) from None
+            return self._run_em(model, rows, start, max_iter, order)
 
         best, logliks = best_of(starts, run, self.max_iter)
         if best is None:

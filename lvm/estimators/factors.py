@@ -15,10 +15,10 @@ from sklearn.utils.validation import check_is_fitted
 
 from lvm import _checks, initialize
 from lvm._jit import Array, canonical
-from lvm.estimators.base import FITS
 from lvm.estimators.factor_inference import FactorInference
 from lvm.estimators.numbers import numeric_table
 from lvm.estimators.outcome import keep_outcome
+from lvm.estimators.progress import FITS
 from lvm.families.gaussian import moments_of_columns
 from lvm.kernels.covariance import NOISE
 from lvm.models.factor_analysis import FactorModel, FactorParams, MomentRows, posterior_factors, sample_moments
@@ -144,8 +144,7 @@ class FactorEstimator(FactorInference, ClassNamePrefixFeaturesOutMixin, Transfor
         return variance
 
     def _name(self, column: int) -> str:
-        names = getattr(self, "feature_names_in_", None)
-        return str(column) if names is None else f"{column} ({names[column]!r})"
+        return _checks.column_name(column, getattr(self, "feature_names_in_", None))
 
     def _warn(self, noise: Array, floor: Array, is_unfinished: bool) -> None:
         at_bound = np.flatnonzero(noise <= (1 + AT_BOUND) * floor)

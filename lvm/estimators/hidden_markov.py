@@ -12,11 +12,11 @@ from sklearn.utils import check_random_state
 
 from lvm import _checks
 from lvm._jit import Array
-from lvm.estimators.base import FITS
 from lvm.estimators.generic import check_family
 from lvm.estimators.hidden_markov_fitted import CHAIN, as_lengths
 from lvm.estimators.hidden_markov_inference import HiddenMarkovInference
 from lvm.estimators.outcome import keep_outcome
+from lvm.estimators.progress import FITS
 from lvm.models.hidden_markov import HiddenMarkovModel, HiddenMarkovParams
 from lvm.models.mixture import Mixture
 from lvm.models.sequences import SequenceRows, Sequences, by_observation, indptr_of

@@ -15,9 +15,9 @@ from sklearn.utils.validation import check_is_fitted
 from lvm import _checks
 from lvm._jit import Array
 from lvm.collapse import collapse
-from lvm.estimators.base import FITS
 from lvm.estimators.numbers import numeric_table
 from lvm.estimators.outcome import keep_outcome
+from lvm.estimators.progress import FITS
 from lvm.estimators.trait_inference import TraitInference
 from lvm.models.latent_trait import DISCRIMINATIONS, MAX_SLOPE, LatentTraitModel, TraitParams
 from lvm.protocol import Rows
@@ -254,8 +254,7 @@ class LatentTrait(TraitInference, ClassNamePrefixFeaturesOutMixin, TransformerMi
             raise ValueError(f"item {self._name(int(item))}: {what}; remove it, it tells nothing of the trait.")
 
     def _name(self, item: int) -> str:
-        names = getattr(self, "feature_names_in_", None)
-        return str(item) if names is None else f"{item} ({names[item]!r})"
+        return _checks.column_name(item, getattr(self, "feature_names_in_", None))
 
     def _start(self, model: LatentTraitModel, rows: Rows) -> TraitParams:
         slopes, intercepts = model.start(rows)

@@ -1,12 +1,20 @@
-"""Reports of a running fit on the standard output."""
+"""Runs of EM from a start, and reports on them on the standard output."""
 
 from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Callable
+from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
+
+from lvm.accelerate import fit_anderson
+from lvm.em import fit_em
+from lvm.protocol import ZeroDensityError
 from lvm.result import EMResult, Iteration
+
+FITS = {None: fit_em, "anderson": fit_anderson}
 
 
 class Progress:
@@ -14,14 +22,19 @@ class Progress:
 
     verbose: int
     verbose_interval: int
+    acceleration: str | None
+    tol: float
+    n_jobs: int | None
 
     def _report(self, message: str) -> None:
         """Write a line to the standard output where `verbose` asks for it."""
         if self.verbose:
             sys.stdout.write(message + "\n")
 
-    def _reported(self, run: Callable[[Callable[[Iteration], None] | None], EMResult], max_iter: int) -> EMResult:
-        """Return what `run(callback)` does, an EM run of at most max_iter iterations, and report on it."""
+    def _run_em(
+        self, model: Any, rows: Any, start: Any, max_iter: int, places: NDArray[np.int64] | None = None
+    ) -> EMResult:
+        """Run EM from a start, and report on it; an impossible row is named by its place among the user's, if given."""
         self._report(f"Run of at most {max_iter} iterations")
         began = time.perf_counter()
 
@@ -31,6 +44,12 @@ class Progress:
                 gain = f"\t ll change {iteration.gain:.5f}" if self.verbose > 1 else ""
                 self._report(f"  Iteration {iteration.n_iter}{elapsed}{gain}")
 
-        result = run(report if self.verbose else None)
+        callback = report if self.verbose else None
+        try:
+            result = FITS[self.acceleration](
+                model, rows, start, tol=self.tol, max_iter=max_iter, callback=callback, n_jobs=self.n_jobs
+            )
+        except ZeroDensityError as error:
+            raise ZeroDensityError(error.row if places is None else int(places[error.row])) from None
         self._report(f"Run ended after {result.n_iter} iterations: {result.status}.")
         return result

@@ -15,6 +15,7 @@ from numpy.typing import DTypeLike, NDArray
 
 from lvm._jit import Array
 from lvm.families.conjugate_prior import NormalInverseWishart
+from lvm.families.gaussian import GaussianFamily
 from lvm.families.gaussian_diag import DiagGaussianParams
 from lvm.families.gaussian_orientations import SharedMatrices
 from lvm.families.gaussian_structures import SharedVariances, SphericalVariances
@@ -71,14 +72,8 @@ def check_ratio(ratio: float, held: Mapping[str, NDArray[np.bool_]] | None = Non
     return float(ratio)
 
 
-@final
-class BoundedFullGaussian(SharedMatrices):
-    """Each component has its own covariance matrix, whose eigenvalues lie within a factor of all others'.
-
-    The axes are those of the scatters: for any eigenvalues, they minimise tr(C_k^-1 S_k) there (von Neumann).
-    """
-
-    structure: ClassVar[str] = "VVV"
+class _Bounded(GaussianFamily[Any]):
+    """What the structures share whose eigenvalues lie within a factor of each other."""
 
     def __init__(
         self,
@@ -90,6 +85,16 @@ class BoundedFullGaussian(SharedMatrices):
     ) -> None:
         self.max_eigenvalue_ratio = check_ratio(max_eigenvalue_ratio, held)
         super().__init__(reg_covar, dtype, held, prior)
+
+
+@final
+class BoundedFullGaussian(_Bounded, SharedMatrices):
+    """Each component has its own covariance matrix, whose eigenvalues lie within a factor of all others'.
+
+    The axes are those of the scatters: for any eigenvalues, they minimise tr(C_k^-1 S_k) there (von Neumann).
+    """
+
+    structure: ClassVar[str] = "VVV"
 
     def _structured(self, scatters: Array, counts: Array, old: Array) -> Array:
         values, axes = np.linalg.eigh(scatters)
@@ -100,19 +105,8 @@ class BoundedFullGaussian(SharedMatrices):
         return np.asarray((axes * bounded[:, None]) @ np.swapaxes(axes, 1, 2))
 
 
-class BoundedVariances(SharedVariances):
+class BoundedVariances(_Bounded, SharedVariances):
     """What the axis-aligned structures share whose variances lie within a factor of each other."""
-
-    def __init__(
-        self,
-        max_eigenvalue_ratio: float,
-        reg_covar: float = 0.0,
-        dtype: DTypeLike = np.float64,
-        held: Mapping[str, NDArray[np.bool_]] | None = None,
-        prior: NormalInverseWishart | None = None,
-    ) -> None:
-        self.max_eigenvalue_ratio = check_ratio(max_eigenvalue_ratio, held)
-        super().__init__(reg_covar, dtype, held, prior)
 
     def from_vector(self, vector: Array, origin: DiagGaussianParams) -> DiagGaussianParams:
         """Return the parameters within the bound that are nearest to those with these coordinates."""
