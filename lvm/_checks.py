@@ -200,8 +200,13 @@ def matching(X: Any, location: Array, out: Array) -> None:
     """Refuse rows, parameters (K, d) and densities (K, n) whose sizes disagree: kernels do not look."""
     if X.shape[1] != location.shape[1]:
         raise ValueError(f"X has {X.shape[1]} features, but the parameters have {location.shape[1]}.")
-    if len(out) != len(location):
-        raise ValueError(f"there are {len(out)} mixing weights, but parameters of {len(location)} components.")
+    same_components(len(out), len(location))
+
+
+def same_components(n_weights: int, n_components: int) -> None:
+    """Refuse mixing weights and parameters of different numbers of components."""
+    if n_weights != n_components:
+        raise ValueError(f"there are {n_weights} mixing weights, but parameters of {n_components} components.")
 
 
 def sparse_rows(X: Any, with_data: bool) -> SparseRows:

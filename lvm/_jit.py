@@ -16,10 +16,8 @@ from typing import Any, TypeGuard, TypeVar, cast
 
 import numba
 import numpy as np
-from llvmlite import ir
-from numba import types
 from numba.core import event
-from numba.extending import intrinsic, models, overload, register_model
+from numba.extending import overload
 from numba.misc.appdirs import AppDirs
 from numpy.typing import ArrayLike, DTypeLike, NDArray
 
@@ -32,24 +30,29 @@ FASTMATH = frozenset({"nsz", "arcp", "contract", "afn", "reassoc"})
 
 
 OPTIONS: Any = {"nogil": True, "error_model": "numpy"}
+# Where nothing is allocated, references to arrays need not be counted. Numba would at each call of a helper, for all
+# arrays in its arguments, by an atomic operation each.
+BARE: Any = {"_nrt": False}
 
 
 def choose_by_type(stub: Function, argument: str, implementations: Mapping[Any, Callable[..., Any]]) -> None:
     """Make kernels that call `stub` compile an implementation in its place, as a helper: that of an argument's type.
 
-    Stub and implementations are plain functions with the same argument names; the types are NamedTuples.
+    Stub and implementations are plain functions with the same argument names, and allocate nothing; the types are
+    NamedTuples, or names of the dtypes of arrays, vectors and numbers.
     """
     position = list(inspect.signature(stub).parameters).index(argument)
 
     def choose(*types: Any) -> Callable[..., Any] | None:
-        return implementations.get(getattr(types[position], "instance_class", None))
+        given = types[position]
+        return implementations.get(getattr(given, "instance_class", str(getattr(given, "dtype", given))))
 
-    options: Any = {**OPTIONS, "fastmath": set(FASTMATH), "forceinline": True}
+    options: Any = {**OPTIONS, **BARE, "fastmath": set(FASTMATH), "forceinline": True}
     overload(stub, jit_options=options, strict=False)(choose)
 
 
-def _compile(function: Function, fastmath: set[str], inlined: bool = False) -> Function:
-    options: dict[str, Any] = {**OPTIONS, "fastmath": fastmath, "forceinline": inlined}
+def _compile(function: Function, fastmath: set[str], inlined: bool = False, bare: bool = False) -> Function:
+    options: dict[str, Any] = {**OPTIONS, **(BARE if bare else {}), "fastmath": fastmath, "forceinline": inlined}
     folder = cache_folder()
     if folder is None:
         return cast(Function, numba.njit(**options)(function))
@@ -131,7 +134,7 @@ def _cache_parents() -> Iterator[Path]:
 def _sources_hash() -> str:
     package = Path(__file__).parent
     digest = hashlib.sha256()
-    for pattern in ("_jit.py", "protocol.py", "kernels/*.py", "families/*.py"):
+    for pattern in ("_jit.py", "_vectors.py", "_tiles.py", "protocol.py", "kernels/*.py", "families/*.py"):
         for path in sorted(package.glob(pattern)):
             digest.update(path.name.encode() + path.read_bytes())
     return digest.hexdigest()[:16]
@@ -150,6 +153,16 @@ def helper(function: Function) -> Function:
     last bits.
     """
     return _compile(function, set(FASTMATH), inlined=True)
+
+
+def bare_kernel(function: Function) -> Function:
+    """Compile a kernel that allocates nothing, see `kernel`."""
+    return _compile(function, set(FASTMATH), bare=True)
+
+
+def bare_helper(function: Function) -> Function:
+    """Compile a helper that allocates nothing, see `helper`."""
+    return _compile(function, set(FASTMATH), inlined=True, bare=True)
 
 
 def part_of_kernel(function: Function) -> Function:
@@ -192,123 +205,3 @@ def canonical(array: ArrayLike, dtype: DTypeLike = np.float64) -> NDArray[Any]:
     view = np.require(array, dtype, ["C", "A"]).view()
     view.flags.writeable = False
     return view
-
-
-def _float_to_bits(_typing: Any, _value: Any) -> Any:
-    def generate(_context: Any, builder: Any, _signature: Any, arguments: Any) -> Any:
-        return builder.bitcast(arguments[0], ir.IntType(64))
-
-    return numba.int64(numba.float64), generate
-
-
-def _bits_to_float(_typing: Any, _bits: Any) -> Any:
-    def generate(_context: Any, builder: Any, _signature: Any, arguments: Any) -> Any:
-        return builder.bitcast(arguments[0], ir.DoubleType())
-
-    return numba.float64(numba.int64), generate
-
-
-# For kernels: the bits of a float64 as an int64, and back.
-float_to_bits = cast(Callable[[float], int], intrinsic(_float_to_bits))
-bits_to_float = cast(Callable[[int], float], intrinsic(_bits_to_float))
-
-
-class _EightType(types.Type):
-    def __init__(self) -> None:
-        super().__init__(name="Eight")
-
-
-@register_model(_EightType)
-class _EightModel(models.PrimitiveModel):
-    def __init__(self, manager: Any, numba_type: Any) -> None:
-        super().__init__(manager, numba_type, _EIGHT_DOUBLES)  # type: ignore[no-untyped-call]  # numba has none
-
-
-_EIGHT_DOUBLES = ir.VectorType(ir.DoubleType(), 8)
-_EIGHT = _EightType()
-
-
-def _address(context: Any, builder: Any, array_type: Any, array: Any, position: Any) -> Any:
-    data = context.make_array(array_type)(context, builder, array).data
-    return builder.bitcast(builder.gep(data, [position]), _EIGHT_DOUBLES.as_pointer())
-
-
-def _zero_eight(_typing: Any) -> Any:
-    def generate(_context: Any, _builder: Any, _signature: Any, _arguments: Any) -> Any:
-        return ir.Constant(_EIGHT_DOUBLES, [0.0] * 8)
-
-    return _EIGHT(), generate
-
-
-def _load_eight(_typing: Any, array: Any, _position: Any) -> Any:
-    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        loaded = builder.load(_address(context, builder, signature.args[0], *arguments))
-        loaded.align = 8
-        return loaded
-
-    return _EIGHT(array, types.uint64), generate
-
-
-def _store_eight(_typing: Any, value: Any, array: Any, _position: Any) -> Any:
-    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        stored = builder.store(arguments[0], _address(context, builder, signature.args[1], *arguments[1:]))
-        stored.align = 8
-        return context.get_dummy_value()
-
-    return types.none(value, array, types.uint64), generate
-
-
-def _add_scaled(_typing: Any, onto: Any, value: Any, _factor: Any) -> Any:
-    def generate(_context: Any, builder: Any, _signature: Any, arguments: Any) -> Any:
-        undefined = ir.Constant(_EIGHT_DOUBLES, ir.Undefined)
-        first = builder.insert_element(undefined, arguments[2], ir.Constant(ir.IntType(32), 0))
-        factors = builder.shuffle_vector(first, undefined, ir.Constant(ir.VectorType(ir.IntType(32), 8), [0] * 8))
-        return builder.fadd(arguments[0], builder.fmul(arguments[1], factors))
-
-    return _EIGHT(onto, value, types.float64), generate
-
-
-def _load_one(_typing: Any, array: Any, _position: Any) -> Any:
-    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        data = context.make_array(signature.args[0])(context, builder, arguments[0]).data
-        return builder.load(builder.gep(data, [arguments[1]]))
-
-    return types.float64(array, types.uint64), generate
-
-
-def _multiply_eights(_typing: Any, left: Any, right: Any) -> Any:
-    def generate(_context: Any, builder: Any, _signature: Any, arguments: Any) -> Any:
-        return builder.fmul(*arguments)
-
-    return _EIGHT(left, right), generate
-
-
-def _sum_eight(_typing: Any, value: Any) -> Any:
-    def generate(_context: Any, builder: Any, _signature: Any, arguments: Any) -> Any:
-        total = arguments[0]
-        for half in (4, 2, 1):
-            undefined = ir.Constant(total.type, ir.Undefined)
-            low, high = (ir.Constant(ir.VectorType(ir.IntType(32), half), list(range(a, a + half))) for a in (0, half))
-            total = builder.fadd(
-                builder.shuffle_vector(total, undefined, low), builder.shuffle_vector(total, undefined, high)
-            )
-        return builder.extract_element(total, ir.Constant(ir.IntType(32), 0))
-
-    return types.float64(value), generate
-
-
-# For kernels: eight float64 as one value. A short loop over eight array entries is unrolled before it could become
-# vector instructions, and its sums live in memory; these stay in registers, two or more where one is too narrow.
-zero_eight = cast(Callable[[], Any], intrinsic(_zero_eight))
-# load_eight(array, position): from that position of a C-ordered array of any shape, taken as flat.
-load_eight = cast(Callable[[Any, Any], Any], intrinsic(_load_eight))
-# store_eight(eight, array, position): likewise.
-store_eight = cast(Callable[[Any, Any, Any], None], intrinsic(_store_eight))
-# add_scaled(onto, eight, factor): onto + factor * eight.
-add_scaled = cast(Callable[[Any, Any, float], Any], intrinsic(_add_scaled))
-# multiply_eights(eight, eight): entry by entry.
-multiply_eights = cast(Callable[[Any, Any], Any], intrinsic(_multiply_eights))
-# sum_eight(eight): the sum of its entries.
-sum_eight = cast(Callable[[Any], float], intrinsic(_sum_eight))
-# load_one(array, position): the entry of a C-ordered array of float64 at that position, taken as flat.
-load_one = cast(Callable[[Any, Any], float], intrinsic(_load_one))

@@ -13,12 +13,12 @@ from functools import reduce
 from itertools import pairwise, repeat
 from threading import Condition
 from types import TracebackType
-from typing import Any
+from typing import Any, cast
 
 import joblib
 import numpy as np
 
-from lvm.protocol import SparseRows, ZeroDensityError, leaves, n_rows, protected, slice_rows
+from lvm.protocol import SparseRows, ZeroDensityError, leaves, n_rows, protected, shortcut, slice_rows
 
 MAX_CHUNKS = 64
 # A chunk costs some 50 microseconds of Python and of hand-over between threads: it should take about a millisecond.
@@ -73,6 +73,14 @@ def add_stats(into: Any, more: Any) -> Any:
         added = map(add_stats, into, more)
         return type(into)(*added) if hasattr(into, "_fields") else tuple(added)
     return None if into is None else into + more
+
+
+def stats_at(model: Any, params: Any) -> Callable[[Any], Any]:
+    """Return the model's E-step at params as a function of rows, by its `estep_at` where it has one."""
+    estep_at = shortcut(model, "estep_at", "estep_stats")
+    if estep_at is None:
+        return lambda rows: model.estep_stats(rows, params)
+    return cast(Callable[[Any], Any], estep_at(params))
 
 
 class _Fold:
@@ -171,19 +179,20 @@ class Execution:
         ZeroDensityError
             Naming the first row in its chunk whose density is 0 under every component.
         """
+        stats_of = stats_at(self._model, params)
         if self._pool is not None:
-            return self._threaded(self._pool, params)
+            return self._threaded(self._pool, stats_of)
         if self._map is None:
-            return reduce(add_stats, map(self._stats, self._parts, self._chunks, repeat(params)))
+            return reduce(add_stats, map(self._stats, repeat(stats_of), self._parts, self._chunks))
 
         def run(chunk: slice) -> Any:
-            return self._stats(protected(slice_rows(self._rows, chunk)), chunk, params)
+            return self._stats(stats_of, protected(slice_rows(self._rows, chunk)), chunk)
 
         return reduce(add_stats, self._map(run, self._chunks))
 
-    def _threaded(self, pool: ThreadPoolExecutor, params: Any) -> Any:
+    def _threaded(self, pool: ThreadPoolExecutor, stats_of: Callable[[Any], Any]) -> Any:
         fold = _Fold(
-            lambda index: self._stats(self._parts[index], self._chunks[index], params),
+            lambda index: self._stats(stats_of, self._parts[index], self._chunks[index]),
             len(self._chunks),
             2 * self._threads,
         )
@@ -196,9 +205,10 @@ class Execution:
             raise fold.errors[min(fold.errors)]
         return fold.total
 
-    def _stats(self, part: Any, chunk: slice, params: Any) -> Any:
+    @staticmethod
+    def _stats(stats_of: Callable[[Any], Any], part: Any, chunk: slice) -> Any:
         try:
-            return self._model.estep_stats(part, params)
+            return stats_of(part)
         except ZeroDensityError as error:
             raise ZeroDensityError(error.row + chunk.start) from None
 

@@ -22,7 +22,8 @@ from scipy.special import softmax
 from lvm import coordinates
 from lvm._jit import Array
 from lvm.coordinates import SAMPLE, SMOOTH, STEP, Coordinates, Moments, Values, find_reach, flat
-from lvm.models.mixture import Mixture, MixtureParams, MixtureStats, _expand
+from lvm.models.mixture import Mixture, MixtureParams, MixtureStats
+from lvm.models.row_blocks import expanded
 from lvm.protocol import Rows, leaves, take_rows
 
 
@@ -244,7 +245,7 @@ class MixtureCoordinates(Coordinates):
         with np.errstate(divide="ignore"):
             joint = density + np.log(self.params.weights)[:, None]
         if labels is not None:
-            joint[_expand(labels, len(joint)) == 0] = -np.inf
+            joint[expanded(labels, len(joint)) == 0] = -np.inf
         largest = joint.max(axis=0)
         resp = np.exp(joint - np.where(np.isfinite(largest), largest, 0.0))
         total = resp.sum(axis=0)

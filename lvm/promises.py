@@ -20,7 +20,7 @@ from lvm._jit import compilations
 from lvm.em import fit_em, rounding
 from lvm.execution import MIN_CHUNK_ROWS, add_stats
 from lvm.models.mixture import Mixture, MixtureParams
-from lvm.protocol import SparseRows, leaves, map_fields, n_rows, row_parts, slice_rows, take_rows
+from lvm.protocol import SparseRows, leaves, map_fields, n_rows, row_parts, shortcut, slice_rows, take_rows
 from lvm.result import Status
 
 # Sums over the same rows in another order agree to about n * eps; 1e-9 leaves room for cancellation.
@@ -154,6 +154,15 @@ def _accumulate_adds(case: Case) -> None:
     for part in (slice(0, n // 2), slice(n // 2, n)):
         family.accumulate(X[part], resp[:, part].copy(), components, halves)
     require(close(whole, halves), "accumulate must add to what stats holds: two halves do not give the whole")
+
+
+def _estep_is_its_steps(case: Case) -> None:
+    """A family's `estep`, where it has one, gives what its `log_density` and `accumulate` do."""
+    family, _ = case.family()
+    if shortcut(family, "estep", "log_density", "accumulate") is None:
+        return
+    at_once, stepwise = (one(case.rows, case.params) for one in (case.model.estep_stats, case.model.stepwise_stats))
+    require(close(at_once, stepwise), "estep differs from log_density and accumulate")
 
 
 def _statistics_add_up(case: Case) -> None:
@@ -350,6 +359,7 @@ PROMISES: tuple[Callable[[Case], None], ...] = (
     _loglik_belongs_to_statistics,
     _log_density_adds,
     _accumulate_adds,
+    _estep_is_its_steps,
     _statistics_add_up,
     _row_order_is_irrelevant,
     _inputs_are_unchanged,

@@ -191,6 +191,8 @@ class LatentModel(Protocol[Params, Stats]):
     - `log_prior(params) -> float`: the driver then climbs `stats.loglik + log_prior(params)`;
     - `objective(stats, params) -> float`: the same said in full, where that sum is not enough;
     - `canonical(rows) -> rows`: bring rows to the dtype and layout of the kernels, once per fit;
+    - `estep_at(params) -> function of rows`: `estep_stats` at params, where all chunks of rows share some of the work;
+      not used where a subclass overrides `estep_stats` alone;
     - `joint_log_density(rows, params) -> (n, K)`: log p(x_i, z_i = k) of a discrete latent variable, for `lvm.elbo`.
     """
 
@@ -234,13 +236,16 @@ class Family(Protocol[Params, Stats]):
       M-step that maximises a penalised expectation;
     - `floored(X, weight, share) -> Family or None`: for the policy "floor", this family with variances that cannot fall
       below a share of the data's, or None where it has no such bound;
-    - `ignores_negligible = True`: in an E-step, responsibilities below 1e-20 of the row's largest become 0, so that
+    - `ignores_negligible = True`: in an E-step, responsibilities below 4e-18 of the row's largest become 0, so that
       moments can leave the row out. Not for parameters that stay 0 for ever once they are, such as probabilities;
     - `to_vector(params, origin) -> (p,)` and its inverse `from_vector(vector, origin) -> params`: coordinates, for
       `lvm.fit_anderson`. `origin`, any parameters of the same shapes, fixes location and scale: the coordinates should
       not depend on the units of the data;
-    - `pruning_depth`, `find_candidates` and `accumulate_candidates`, all three: an E-step that looks only at the
-      pairs of row and component that can matter, see `lvm.kernels.candidates` and `lvm.families.FullGaussian`.
+    - `estep(X, params, posterior, stats) -> (loglik, penalty, row) or None`: a whole E-step in one kernel, in place of
+      `log_density` and `accumulate`, which it must equal to rounding; stats then also has the `counts` (K,) of its
+      responsibilities. `posterior` is a `lvm.kernels.workspace.Posterior`; row is the first of positive weight that is
+      impossible, or -1. None leaves these rows to the other two, as does a subclass that overrides one of them alone.
+      See `lvm.kernels.estep`, `lvm.families.FullGaussian`.
     """
 
     def log_density(self, X: Any, params: Params, out: Array) -> None:
@@ -264,6 +269,19 @@ class Family(Protocol[Params, Stats]):
 
     def n_parameters(self, params: Params) -> int:
         """Return the number of free parameters of all components together."""
+
+
+def shortcut(owner: Any, name: str, *methods: str) -> Any:
+    """Return the method that does the work of others at once.
+
+    None where there is none, and where a subclass has overridden one of those alone: the shortcut would go round it.
+    """
+    for ancestor in type(owner).__mro__:
+        if name in vars(ancestor):
+            break
+        if any(method in vars(ancestor) for method in methods):
+            return None
+    return getattr(owner, name, None)
 
 
 def keep_held(held: Mapping[str, NDArray[np.bool_]], name: str, new: Array, old: Array) -> Array:

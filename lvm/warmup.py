@@ -14,6 +14,7 @@ from scipy import sparse
 import lvm
 from lvm._jit import cache_folder, compilations
 from lvm.estimators.gaussian import STRUCTURES
+from lvm.kernels.passes import MIN_SORTED_COMPONENTS, MIN_SORTED_PAIRS
 
 
 class Warmup(NamedTuple):
@@ -50,11 +51,21 @@ def fill_cache() -> Warmup:
             if isinstance(estimator, lvm.GaussianMixture):
                 estimator.impute(X)
                 estimator.fit(X, labels=np.ones((len(X), len(estimator.weights_)), np.bool_))
+        for dtype in (np.float64, np.float32):
+            _sort_rows(dtype)
         measurements = np.random.RandomState(0).normal(size=(60, 6))
         lvm.FactorAnalysis(1, max_iter=2).fit(measurements)
     functions = {recorded.data["dispatcher"].py_func for _, recorded in events}
     own = [function for function in functions if function.__module__.startswith("lvm.")]
     return Warmup(time.perf_counter() - began, len(own), cache_folder())
+
+
+def _sort_rows(dtype: Any) -> None:
+    """Fit components so far apart, with rows so many, that those are sorted by their likeliest component."""
+    K = 2 * MIN_SORTED_COMPONENTS
+    X = np.repeat(1000 * np.eye(K, 3 * K), 2 * MIN_SORTED_PAIRS // K**2, axis=0)
+    noise = np.random.RandomState(0).normal(size=X.shape)
+    lvm.GaussianMixture(K, max_iter=1, init_params=np.arange(len(X)) * K // len(X)).fit((X + noise).astype(dtype))
 
 
 def _tiny_problems() -> Iterator[tuple[Any, Any]]:

@@ -78,7 +78,8 @@ def test_latent_classes_take_a_fifth_of_the_iterations(reference_folder: Path) -
 def test_never_falls_and_ends_where_em_ends(family: Any) -> None:
     problem = gaussian_problem(family(), separation=3.0)
     plain, fast = fit_em(*problem, tol=1e-13, max_iter=5000), fit_anderson(*problem, tol=1e-13, max_iter=5000)
-    assert np.all(np.diff(fast.objective_trace) >= 0)
+    last_digits = 8 * np.finfo(np.float64).eps * np.abs(fast.objective_trace[1:])  # of a sum in another order
+    assert np.all(np.diff(fast.objective_trace) >= -last_digits)
     assert fast.converged
     assert len(fast.objective_trace) == fast.n_iter + 1
     assert_allclose(fast.objective_trace[-1], plain.objective_trace[-1], rtol=1e-9)

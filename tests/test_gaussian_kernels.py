@@ -16,17 +16,16 @@ from reference import slow
 
 from lvm._jit import kernel
 from lvm.families import DiagGaussian, TiedGaussian
-from lvm.families import gaussian_tied as tied
-from lvm.families.gaussian_full import add_moments
-from lvm.kernels.moments import add_products, add_strip_moments, move_moments
-from lvm.kernels.scaling import VERY_WIDE, WIDE
+from lvm.kernels.moments import add_products, move_moments
+from lvm.kernels.panels import POINTS
+from lvm.kernels.shared import _add_between, _is_joined
 from lvm.kernels.strips import zero_strip
 from lvm.protocol import DegenerateError
 
 Array = NDArray[np.float64]
 
 both_dtypes = pytest.mark.parametrize("dtype", [np.float64, np.float32])
-POINTS = (1, 3, 7, 255, 256)  # of one strip
+SIZES = (1, 3, 7, 255, 256)  # of one strip
 FEATURES = range(1, 10)  # two steps of four, and what is left of one
 
 
@@ -42,32 +41,12 @@ def strip_of(X: Any) -> Any:
     return strip
 
 
-# ----- moments of a strip -------------------------------------------------------------------------------------
-
-
-@both_dtypes
-@pytest.mark.parametrize("scale", [1.0, 1e-15, 1e15])
-@pytest.mark.parametrize("d", FEATURES)
-@pytest.mark.parametrize("m", POINTS)
-def test_strip_moments(m: int, d: int, scale: float, dtype: Any) -> None:
-    """Added to what is there, with responsibilities of 0."""
-    rng = np.random.RandomState(m + d)
-    X, mean = (scale * (rng.normal(size=shape) + 3).astype(dtype) for shape in ((m, d), d))
-    X, mean = X.astype(dtype), mean.astype(dtype)
-    r = (rng.uniform(size=m) * rng.randint(0, 2, m)).astype(dtype)
-    first, second = np.full(d, scale), np.full((d, d), scale**2)
-    centred = (zero_strip(d, X), zero_strip(d, X))
-    add_strip_moments(strip_of(X), m, r, mean, centred, first, second)
-    _, one, two = slow.moments(X.astype(float), r[None].astype(float), mean[None].astype(float))
-    tolerance = 8 * eps(dtype) * 30 * (1 + r.sum())  # squares of at most 30 or so
-    assert_allclose(first / scale - 1, one[0] / scale, atol=tolerance)
-    lower = np.tril_indices(d)
-    assert_allclose(second[lower] / scale**2 - 1, two[0][lower] / scale**2, atol=tolerance)
+# ----- parts -----------------------------------------------------------------------------------------------------
 
 
 @both_dtypes
 @pytest.mark.parametrize("d", FEATURES)
-@pytest.mark.parametrize("m", POINTS)
+@pytest.mark.parametrize("m", SIZES)
 def test_products(m: int, d: int, dtype: Any) -> None:
     rng = np.random.RandomState(m + d)
     left, right = (rng.normal(size=(m, d)).astype(dtype) for _ in range(2))
@@ -97,10 +76,10 @@ def test_moved_moments(d: int) -> None:
 
 
 @both_dtypes
-@pytest.mark.parametrize("d", [WIDE - 1, WIDE, WIDE + 1, 130])
-@pytest.mark.parametrize("n", [1, 2, 3, 4, 255, 257, 518])
-def test_density_of_wide_rows(n: int, d: int, dtype: Any) -> None:
-    """Four rows at a time, in strips of 256: what is left of either; added to what is there."""
+@pytest.mark.parametrize("d", [1, 2, 3, 63, 64, 130])
+@pytest.mark.parametrize("n", [1, 7, 8, 9, 127, 129, 518])
+def test_axis_aligned_density(n: int, d: int, dtype: Any) -> None:
+    """Two features at a time, in panels and strips: what is left of each; added to what is there."""
     rng = np.random.RandomState(n + d)
     family = DiagGaussian(dtype=dtype)
     params = family.params(3 * rng.normal(size=(3, d)), rng.uniform(0.5, 2, (3, d)))
@@ -114,10 +93,10 @@ def test_density_of_wide_rows(n: int, d: int, dtype: Any) -> None:
 
 
 @both_dtypes
-@pytest.mark.parametrize("d", [VERY_WIDE - 1, VERY_WIDE, VERY_WIDE + 3])
-@pytest.mark.parametrize("n", [1, 7, 8, 255, 257, 523])
-def test_sums_of_wide_rows(n: int, d: int, dtype: Any) -> None:
-    """Eight rows at a time, in strips of 256: what is left of either; with components that no row belongs to."""
+@pytest.mark.parametrize("d", [1, 2, 3, 4, 5, 127, 131])
+@pytest.mark.parametrize("n", [1, 7, 8, 127, 129, 523])
+def test_axis_aligned_sums(n: int, d: int, dtype: Any) -> None:
+    """Four features at a time, in panels and strips: what is left of each; with components that no row belongs to."""
     rng = np.random.RandomState(n + d)
     family = DiagGaussian(dtype=dtype)
     params = family.params(rng.normal(size=(4, d)), np.ones((4, d)))
@@ -167,22 +146,6 @@ def test_tied_log_density(n: int, K: int, d: int, apart: float, dtype: Any) -> N
     assert np.all(np.abs(out - 0.5 - desired) <= whitened_tolerance(z, dtype))
 
 
-@kernel
-def _owners(X: Any, means: Any, factor: Any, limit: float) -> Any:
-    return tied._whitened(X, means, factor, limit).owners
-
-
-def test_tied_components_share_the_first_centre_within_reach() -> None:
-    means = np.array([[0.0, 0.0], [3.0, 0.0], [100.0, 0.0], [0.0, -5.0], [103.0, 4.0], [50.0, 0.0]])
-    assert_array_equal(_owners(means, means, np.eye(2), 6.0), [0, 0, 2, 0, 2, 5])
-    assert_array_equal(_owners(means, means, np.eye(2), 1e3), np.zeros(6))
-    assert_array_equal(_owners(means, means, np.eye(2), 0.0), np.arange(6))
-    # Terms that cancel count with their sizes: that is what rounding sees.
-    assert_array_equal(
-        _owners(means[:2], means[:2] * [1, 0] + [[0, 0], [0, 3]], np.array([[1.0, 0], [-9, 9]]), 6.0), [0, 1]
-    )
-
-
 # ----- tied: statistics ---------------------------------------------------------------------------------------
 
 
@@ -194,53 +157,89 @@ def resp_of(rng: np.random.RandomState, K: int, n: int, dtype: Any) -> Any:
     return np.ascontiguousarray(resp.astype(dtype))
 
 
+def tied_stats(X: Any, resp: Any, means: Array, is_joined: bool, dtype: Any = np.float64) -> Any:
+    """Return the statistics of a tied family, by the way that its kernel chooses."""
+    family = TiedGaussian(dtype=dtype)
+    params = family.params(means, np.eye(means.shape[1])[None])
+    rows = family.canonical(X)
+    K, d = means.shape
+    stats = family.zero_stats(params)
+    for start in range(0, len(X), POINTS):  # the choice is made for each strip
+        part = np.ascontiguousarray(resp[:, start : start + POINTS])
+        n_used = np.uint64(np.count_nonzero(part))
+        assert _joins(np.uint64(part.shape[1]), n_used, np.uint64(K), np.uint64(d)) is is_joined
+    family.accumulate(rows, resp, params, stats)
+    return stats
+
+
+@kernel
+def _joins(m: Any, n_used: Any, K: Any, d: Any) -> bool:
+    return _is_joined(m, n_used, K, d)
+
+
 @both_dtypes
 @pytest.mark.parametrize(("offset", "scale"), [(0.0, 1.0), (1e3, 1.0), (0.0, 1e12), (0.0, 1e-12)])
 @pytest.mark.parametrize(
-    ("n", "K", "d"),
-    [(1, 1, 1), (1, 3, 2), (2, 4, 3), (255, 5, 4), (256, 2, 5), (257, 8, 6), (513, 3, 7), (30, 1, 8), (700, 13, 9)],
+    ("n", "K", "d", "is_joined"),
+    [
+        (1, 1, 1, True),
+        (1, 3, 2, True),
+        (2, 4, 9, True),
+        (128, 2, 5, True),
+        (129, 8, 6, True),
+        (513, 3, 7, True),
+        (30, 1, 8, True),
+        (700, 13, 9, True),
+        (7, 40, 1, False),
+        (128, 70, 3, False),
+        (300, 90, 5, False),
+    ],
 )
-@pytest.mark.parametrize("add", [tied._add_pooled_moments, add_moments], ids=["pooled", "separate"])
-def test_tied_moments(add: Any, n: int, K: int, d: int, offset: float, scale: float, dtype: Any) -> None:
+def test_tied_moments(n: int, K: int, d: int, is_joined: bool, offset: float, scale: float, dtype: Any) -> None:
     """Both ways give the sum over components of the plain moments; twice the rows add up to twice as much."""
     rng = np.random.RandomState(n + d)
     X = (scale * (rng.normal(size=(n, d)) + 3 * rng.randint(0, 3, (n, 1)) + offset)).astype(dtype)
-    means, resp = scale * (rng.normal(size=(K, d)) + 3 + offset), resp_of(rng, K, n, dtype)
-    stats = TiedGaussian().zero_stats(TiedGaussian().params(means, np.eye(d)[None]))
-    for _ in range(2):
-        add(X, resp, means, *stats)
-    counts, first, second = slow.moments(X.astype(float), 2 * resp.astype(float), means)
+    means, resp = scale * (rng.normal(size=(K, d)) + 3 + offset), resp_of(rng, K, n, np.float64)
+    if is_joined:
+        resp += 0.01
+    else:
+        resp[:, 1:] *= rng.uniform(size=(K, n - 1)) < 0.1
+    stats = tied_stats(X, resp, means, is_joined, dtype)
+    counts, first, second = slow.moments(X.astype(float), resp, means)
     tolerance = 16 * eps(dtype) * (1 + resp.sum()) * 10  # sizes of at most 10, squares of at most 100
     assert_allclose(stats.counts, counts, atol=tolerance)
     assert_allclose(stats.first / scale, first / scale, atol=tolerance)
     lower = np.tril_indices(d)
     assert_allclose(stats.second[0][lower] / scale**2, second.sum(axis=0)[lower] / scale**2, atol=10 * tolerance)
+    assert_array_equal(np.triu(stats.second[0], 1), 0.0)
 
 
 @pytest.mark.parametrize("scale", [1e150, 1e-150])
-def test_pooled_moments_at_the_ends_of_float64(scale: float) -> None:
+def test_joined_moments_at_the_ends_of_float64(scale: float) -> None:
     rng = np.random.RandomState(0)
-    X, means, resp = rng.normal(size=(300, 5)), rng.normal(size=(6, 5)), resp_of(rng, 6, 300, np.float64)
-    moved, plain = (TiedGaussian().zero_stats(TiedGaussian().params(means, np.eye(5)[None])) for _ in range(2))
-    tied._add_pooled_moments(X * scale, resp, means * scale, *moved)
-    tied._add_pooled_moments(X, resp, means, *plain)
+    X, means, resp = rng.normal(size=(300, 5)), rng.normal(size=(3, 5)), 0.1 + resp_of(rng, 3, 300, np.float64)
+    moved, plain = tied_stats(X * scale, resp, means * scale, True), tied_stats(X, resp, means, True)
     assert_allclose(moved.first / scale, plain.first, atol=1e-11)
     assert_allclose(moved.second / scale / scale, plain.second, atol=1e-11)
 
 
 @pytest.mark.parametrize("apart", [1e4, 1e8])
-def test_pooled_moments_of_components_far_apart(apart: float) -> None:
-    """A point of one component only: the place of the others costs no digit."""
+def test_joined_moments_of_components_far_apart(apart: float) -> None:
+    """The place of the other components costs a point no digit."""
     rng = np.random.RandomState(0)
-    means = apart * np.arange(6.0)[:, None] * np.ones(4)
-    component = np.arange(300) % 6
-    X = means[component] + rng.normal(size=(300, 4))
-    resp = np.equal.outer(np.arange(6), component).astype(float)
-    stats = TiedGaussian().zero_stats(TiedGaussian().params(means, np.eye(4)[None]))
-    tied._add_pooled_moments(X, resp, means, *stats)
+    means = apart * np.arange(2.0)[:, None] * np.ones(9)
+    component = np.arange(300) % 2
+    X = means[component] + rng.normal(size=(300, 9))
+    resp = np.equal.outer(np.arange(2), component) + 1e-30
+    stats = tied_stats(X, resp, means, True)
     _, first, second = slow.moments(X, resp, means)
-    assert_allclose(stats.first, first, atol=1e-12)
-    assert_allclose(np.tril(stats.second[0]), np.tril(second.sum(axis=0)), atol=1e-11)
+    assert_allclose(stats.first, first, atol=1e-11)
+    assert_allclose(np.tril(stats.second[0]), np.tril(second.sum(axis=0)), atol=1e-10)
+
+
+@kernel
+def _spread(overlap: Any, means: Any, second: Any) -> None:
+    _add_between(overlap, means, np.empty(second.shape[0]), second)
 
 
 @pytest.mark.parametrize("zeros", [False, True])
@@ -257,41 +256,17 @@ def test_spread_between_components(K: int, d: int, zeros: bool) -> None:
         for other in range(k):
             desired += overlap[k, other] * np.outer(means[k] - means[other], means[k] - means[other])
     second = np.ones((d, d))
-    tied._add_between(overlap, means, second)
+    _spread(overlap, means, second)
     assert_allclose(np.tril(second), np.tril(desired), rtol=1e-13, atol=1e-13)
 
 
-@pytest.mark.parametrize(("K", "d", "share", "pooled"), [
-    (10, 16, 1.0, True), (16, 64, 1.0, True), (48, 64, 0.4, True), (4, 8, 1.0, True),
-    (6, 1, 1.0, False), (100, 2, 1.0, False), (16, 16, 1 / 16, False), (100, 64, 0.02, False), (3, 16, 0.0, False),
-])  # fmt: skip
-def test_tied_moments_are_pooled_where_it_pays(K: int, d: int, share: float, pooled: bool) -> None:
-    resp = (np.random.RandomState(0).uniform(size=(K, 2000)) < share).astype(float)
-    assert tied._is_pooled(resp, d) is pooled
-
-
 @both_dtypes
-@pytest.mark.parametrize("K", [4, 200])  # pooled, and by component
-def test_tied_statistics_have_zeros_above_the_diagonal(K: int, dtype: Any) -> None:
-    rng = np.random.RandomState(0)
-    family = TiedGaussian(dtype=dtype)
-    params = family.params(rng.normal(size=(K, 12)), np.eye(12)[None])
-    X, resp = family.canonical(rng.normal(size=(300, 12))), rng.dirichlet(np.ones(K), 300).T.copy()
-    assert tied._is_pooled(resp, 12) is (K == 4)
-    stats = family.zero_stats(params)
-    family.accumulate(X, resp, params, stats)
-    assert_array_equal(np.triu(stats.second[0], 1), 0.0)
-    assert np.all(stats.second[0][np.tril_indices(12)] != 0.0)
-
-
-@both_dtypes
-def test_pooled_moments_of_collinear_columns_are_singular(dtype: Any) -> None:
+def test_joined_moments_of_collinear_columns_are_singular(dtype: Any) -> None:
     """No rounding makes a variance where there is none: every term lies in the same subspace."""
     rng = np.random.RandomState(0)
     family, X = TiedGaussian(dtype=dtype), rng.normal(size=(400, 8))
     X[:, 5] = X[:, 0] - 2 * X[:, 3]
     labels = rng.dirichlet(np.ones(4), 400).T.copy()
-    assert tied._is_pooled(labels, 8)
     params = family.params(np.zeros((4, 8)), np.eye(8)[None])
     for _ in range(2):
         stats = family.zero_stats(params)

@@ -16,6 +16,7 @@ from scipy import sparse
 from test_compile import kernels
 
 import lvm
+from lvm import execution
 from lvm.execution import Execution
 from lvm.families.counts import ExposedRows
 from lvm.initialize import from_assignment
@@ -52,13 +53,18 @@ FITS: dict[str, tuple[Any, Any]] = {
 def chunks(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
     """Every E-step of a chunk: its model, rows and parameters."""
     seen: list[Any] = []
-    original = Execution._stats
+    original = execution.stats_at
 
-    def record(self: Any, part: Any, chunk: slice, params: Any) -> Any:
-        seen.append((self._model, part, params))
-        return original(self, part, chunk, params)
+    def record(model: Any, params: Any) -> Any:
+        stats_of = original(model, params)
 
-    monkeypatch.setattr(Execution, "_stats", record)
+        def stats_of_chunk(rows: Any) -> Any:
+            seen.append((model, rows, params))
+            return stats_of(rows)
+
+        return stats_of_chunk
+
+    monkeypatch.setattr(execution, "stats_at", record)
     return seen
 
 

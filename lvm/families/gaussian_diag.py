@@ -9,23 +9,14 @@ from typing import Any, ClassVar, NamedTuple, final
 import numpy as np
 
 from lvm import _checks
-from lvm._jit import Array, kernel
+from lvm._jit import Array
 from lvm.families.gaussian import GaussianFamily, alive_cells, refuse_singular
-from lvm.kernels.candidates import Candidates, Pruning, find_candidates, pruning_depth
 from lvm.kernels.covariance import FAR, NOISE, ROUNDED
-from lvm.kernels.densities import add_log_densities
+from lvm.kernels.estep import BOTH, DENSITIES, MOMENTS
 from lvm.kernels.incomplete import add_observed_densities, add_observed_moments
-from lvm.kernels.scaling import (
-    VERY_WIDE,
-    WIDE,
-    add_moved_sums,
-    add_strip_sums,
-    add_sums_of_rows,
-    add_very_wide_sums,
-    add_wide_densities,
-    scaled_components,
-)
-from lvm.kernels.strips import STRIP, load_strip, zero_strip
+from lvm.kernels.passes import run_pass
+from lvm.kernels.scaled import scaling_room
+from lvm.kernels.workspace import NO_POSTERIOR, NO_RESPONSIBILITIES, Posterior
 from lvm.protocol import IncompleteRows, count_free
 
 
@@ -61,73 +52,7 @@ class DiagGaussianStats(NamedTuple):
     incomplete: Array
 
 
-@kernel
-def _log_density(X: Array, means: Array, inverse_scales: Array, out: Array) -> None:
-    """Add the log densities of X (n, d) to out (K, n)."""
-    components = scaled_components(X, means, inverse_scales)
-    if X.shape[1] < WIDE:
-        add_log_densities(X, components, out)
-    else:
-        add_wide_densities(X, components, out)
-
-
-@kernel
-def _accumulate(
-    X: Array, resp: Array, means: Array, inverse_scales: Array, counts: Array, first: Array, second: Array
-) -> None:
-    """Add the moments of X (n, d) about the means under resp (K, n)."""
-    n = X.shape[0]
-    near = scaled_components(X, means, inverse_scales).near
-    K, e = near.shape
-    strip, count = zero_strip(e, X), np.zeros(K)
-    one, two = np.zeros((K, e)), np.zeros((K, e))
-    if X.shape[1] >= VERY_WIDE:
-        add_very_wide_sums(X, resp, near, count, one, two)
-        n = 0
-    for start in range(0, n, STRIP):
-        m = min(STRIP, n - start)
-        load_strip(X, start, m, strip)
-        for k in range(K):
-            r = resp[k, start : start + m]
-            total = X.dtype.type(0)
-            for p in range(m):
-                total += r[p]
-            if total > 0.0:
-                count[k] += total
-                add_strip_sums(strip, r, near, k, one, two)
-    counts += count
-    add_moved_sums(means, near, count, one, two, first, second)
-
-
-@kernel
-def _pruning_depth(X: Array, means: Array, inverse_scales: Array, offsets: Array, smallest: float) -> int:
-    """Return the cheapest depth of `_find_candidates` on X, 0 for none."""
-    return pruning_depth(X, scaled_components(X, means, inverse_scales), offsets, smallest, False)
-
-
-@kernel
-def _find_candidates(
-    X: Array, means: Array, inverse_scales: Array, pruning: Pruning, bounds: Array, found: Candidates
-) -> bool:
-    """List the pairs of row and component that matter."""
-    return find_candidates(X, scaled_components(X, means, inverse_scales), pruning, bounds, found)
-
-
-@kernel
-def _accumulate_candidates(
-    X: Array, found: Candidates, means: Array, inverse_scales: Array, counts: Array, first: Array, second: Array
-) -> None:
-    """Add the moments of X (n, d) about the means under the responsibilities found."""
-    near = scaled_components(X, means, inverse_scales).near
-    K, e = near.shape
-    count, one, two = np.zeros(K), np.zeros((K, e)), np.zeros((K, e))
-    for k in range(K):
-        rows, r = found.rows[found.starts[k] : found.starts[k + 1]], found.values[found.starts[k] : found.starts[k + 1]]
-        for p in range(len(rows)):
-            count[k] += r[p]
-        add_sums_of_rows(X, rows, r, near[k], one[k], two[k])
-    counts += count
-    add_moved_sums(means, near, count, one, two, first, second)
+NO_STATS = DiagGaussianStats(np.empty(0), np.empty((0, 0)), np.empty((0, 0)), np.empty((0, 0)), np.empty(0))
 
 
 class DiagStatistics(GaussianFamily[DiagGaussianParams]):
@@ -166,7 +91,7 @@ class DiagStatistics(GaussianFamily[DiagGaussianParams]):
         if isinstance(X, IncompleteRows):
             add_observed_densities(X.X, params.means, params.inverse_scales, out)
         else:
-            _log_density(X, params.means, params.inverse_scales, out)
+            run_pass(X, params, NO_POSTERIOR, out, NO_STATS, DENSITIES, scaling_room)
 
     def zero_stats(self, params: DiagGaussianParams) -> DiagGaussianStats:
         """Return the moments of no rows."""
@@ -178,25 +103,16 @@ class DiagStatistics(GaussianFamily[DiagGaussianParams]):
         if isinstance(X, IncompleteRows):
             add_observed_moments(X.X, resp, params.means, *stats[1:])
         else:
-            _accumulate(X, resp.astype(X.dtype, copy=False), params.means, params.inverse_scales, *stats[:3])
+            run_pass(X, params, NO_POSTERIOR, resp, stats, MOMENTS, scaling_room)
 
-    def pruning_depth(self, X: Any, params: DiagGaussianParams, offsets: Array, smallest: float) -> int:
-        """Return the depth of `find_candidates` that is cheapest on X, 0 for none, as where cells are missing."""
+    def estep(
+        self, X: Any, params: DiagGaussianParams, posterior: Posterior, stats: DiagGaussianStats
+    ) -> tuple[float, float, int] | None:
+        """Add the rows' moments about the current means, densities and responsibilities at one go."""
         if isinstance(X, IncompleteRows):
-            return 0
-        return int(_pruning_depth(X, params.means, params.inverse_scales, offsets, smallest))
-
-    def find_candidates(
-        self, X: Array, params: DiagGaussianParams, pruning: Pruning, bounds: Array, found: Candidates
-    ) -> bool:
-        """List the pairs that matter, by bounds from the first features."""
-        return bool(_find_candidates(X, params.means, params.inverse_scales, pruning, bounds, found))
-
-    def accumulate_candidates(
-        self, X: Array, found: Candidates, params: DiagGaussianParams, stats: DiagGaussianStats
-    ) -> None:
-        """Add the candidates' moments about the current means."""
-        _accumulate_candidates(X, found, params.means, params.inverse_scales, *stats[:3])
+            return None
+        _checks.matching(X, params.means, posterior.offsets)
+        return run_pass(X, params, posterior, NO_RESPONSIBILITIES, stats, BOTH, scaling_room)
 
     def fill(self, X: Any, resp: Array, params: DiagGaussianParams, out: Array) -> None:
         """Write the posterior mean of each missing cell under resp (K, n) to out (n, d)."""

@@ -9,12 +9,11 @@ from typing import Any, ClassVar, NamedTuple, final
 import numpy as np
 
 from lvm import _checks
-from lvm._jit import Array, kernel, part_of_kernel
+from lvm._jit import Array, kernel
 from lvm.families.gaussian import GaussianFamily, refuse_singular
-from lvm.kernels.candidates import Candidates, Pruning, find_candidates, pruning_depth
 from lvm.kernels.covariance import factorised_covariance, mstep_means
-from lvm.kernels.densities import add_log_densities
-from lvm.kernels.moments import add_strip_moments, move_moments
+from lvm.kernels.estep import BOTH, DENSITIES, MOMENTS
+from lvm.kernels.passes import run_pass
 from lvm.kernels.patterns import (
     PatternedRows,
     add_conditional_means,
@@ -22,9 +21,9 @@ from lvm.kernels.patterns import (
     add_patterned_moments,
     patterned_rows,
 )
-from lvm.kernels.strips import DENSE, STRIP, count_active, gather_strip, list_active, load_strip, zero_strip
 from lvm.kernels.triangular import copy_matrix, inverse_cholesky
-from lvm.kernels.whitening import whitened_components
+from lvm.kernels.whitened import whitening_room
+from lvm.kernels.workspace import NO_POSTERIOR, NO_RESPONSIBILITIES, Posterior
 from lvm.protocol import DEAD_SHARE, count_free
 
 
@@ -47,96 +46,7 @@ class FullGaussianStats(NamedTuple):
     second: Array
 
 
-@kernel
-def _log_density(X: Array, means: Array, factors: Array, out: Array) -> None:
-    """Add the Gaussian log densities of X (n, d) to out (K, n), for inverse Cholesky factors (K, d, d)."""
-    add_log_densities(X, whitened_components(X, means, factors), out)
-
-
-@kernel
-def _accumulate(X: Array, resp: Array, means: Array, counts: Array, first: Array, second: Array) -> None:
-    """Add the moments of X (n, d) about means (K, d) under resp (K, n), lower half of second (K, d, d)."""
-    add_moments(X, resp, means, counts, first, second)
-
-
-@part_of_kernel
-def add_moments(X: Array, resp: Array, means: Array, counts: Array, first: Array, second: Array) -> None:
-    """Add the moments of X (n, d) about means (K, d) under resp (K, n), lower half of second (C, d, d); C is K or 1.
-
-    Where most responsibilities of a component are 0, its rows are gathered first.
-    """
-    n, d = X.shape
-    K, last = means.shape[0], second.shape[0] - 1
-    strip, centred = zero_strip(d + 1, X), (zero_strip(d, X), zero_strip(d, X))
-    near, shift, count = means.astype(X.dtype), np.zeros((K, d)), np.zeros(K)
-    active = np.empty(n, np.int64)
-    gathered = strip[d]
-    is_dense = np.empty(K, np.bool_)
-    n_dense = 0
-    for k in range(K):
-        n_active = count_active(resp[k], count[k : k + 1])
-        is_dense[k] = n_active > DENSE * n
-        if is_dense[k]:
-            n_dense += 1
-            continue
-        list_active(resp[k], active)
-        for start in range(0, n_active, STRIP):
-            m = min(STRIP, n_active - start)
-            rows = active[start : start + m]
-            gather_strip(X, rows, strip)
-            for p in range(m):
-                gathered[p] = resp[k, rows[p]]
-            add_strip_moments(strip, m, gathered, near[k], centred, shift[k], second[min(k, last)])
-    for start in range(0, n if n_dense else 0, STRIP):
-        m = min(STRIP, n - start)
-        load_strip(X, start, m, strip)
-        for k in range(K):
-            if is_dense[k]:
-                add_strip_moments(
-                    strip, m, resp[k, start : start + m], near[k], centred, shift[k], second[min(k, last)]
-                )
-    for k in range(K):
-        move_moments(means[k], near[k], count[k], shift[k], second[min(k, last)])
-        counts[k] += count[k]
-        for i in range(d):
-            first[k, i] += shift[k, i]
-
-
-@kernel
-def _pruning_depth(X: Array, params: FullGaussianParams, offsets: Array, smallest: float) -> int:
-    """Return the cheapest depth of `_find_candidates` on X, 0 for none."""
-    return pruning_depth(X, whitened_components(X, params.means, params.inverse_cholesky), offsets, smallest, True)
-
-
-@kernel
-def _find_candidates(X: Array, params: FullGaussianParams, pruning: Pruning, bounds: Array, found: Candidates) -> bool:
-    """List the pairs of row and component that matter."""
-    components = whitened_components(X, params.means, params.inverse_cholesky)
-    return find_candidates(X, components, pruning, bounds, found)
-
-
-@kernel
-def _accumulate_candidates(
-    X: Array, found: Candidates, means: Array, counts: Array, first: Array, second: Array
-) -> None:
-    """Add the moments of X (n, d) about means (K, d) under the responsibilities found."""
-    d = X.shape[1]
-    strip, centred = zero_strip(d + 1, X), (zero_strip(d, X), zero_strip(d, X))
-    gathered = strip[d]
-    near, shift = means.astype(X.dtype), np.zeros(means.shape)
-    for k in range(means.shape[0]):
-        count = 0.0
-        for start in range(found.starts[k], found.starts[k + 1], STRIP):
-            rows = found.rows[start : min(start + STRIP, found.starts[k + 1])]
-            gather_strip(X, rows, strip)
-            for p in range(len(rows)):
-                gathered[p] = found.values[start + p]
-                count += gathered[p]
-            add_strip_moments(strip, len(rows), gathered, near[k], centred, shift[k], second[k])
-        move_moments(means[k], near[k], count, shift[k], second[k])
-        counts[k] += count
-        for i in range(d):
-            first[k, i] += shift[k, i]
+NO_STATS = FullGaussianStats(np.empty(0), np.empty((0, 0)), np.empty((0, 0, 0)))
 
 
 @kernel
@@ -260,7 +170,7 @@ class FullStatistics(MatrixGaussian):
         if isinstance(X, PatternedRows):
             add_patterned_densities(X.holes, *matrices(params), out)
         else:
-            _log_density(X, params.means, params.inverse_cholesky, out)
+            run_pass(X, params, NO_POSTERIOR, out, NO_STATS, DENSITIES, whitening_room)
 
     def zero_stats(self, params: FullGaussianParams) -> FullGaussianStats:
         """Return the moments of no rows."""
@@ -272,23 +182,16 @@ class FullStatistics(MatrixGaussian):
         if isinstance(X, PatternedRows):
             add_patterned_moments(X.holes, resp, *matrices(params), *stats)
         else:
-            _accumulate(X, resp.astype(X.dtype, copy=False), params.means, stats.counts, stats.first, stats.second)
+            run_pass(X, params, NO_POSTERIOR, resp, stats, MOMENTS, whitening_room)
 
-    def pruning_depth(self, X: Any, params: FullGaussianParams, offsets: Array, smallest: float) -> int:
-        """Return the depth of `find_candidates` that is cheapest on X, 0 for none, as where cells are missing."""
-        return 0 if isinstance(X, PatternedRows) else int(_pruning_depth(X, params, offsets, smallest))
-
-    def find_candidates(
-        self, X: Array, params: FullGaussianParams, pruning: Pruning, bounds: Array, found: Candidates
-    ) -> bool:
-        """List the pairs that matter, by bounds from the first whitened coordinates."""
-        return bool(_find_candidates(X, params, pruning, bounds, found))
-
-    def accumulate_candidates(
-        self, X: Array, found: Candidates, params: FullGaussianParams, stats: FullGaussianStats
-    ) -> None:
-        """Add the candidates' moments about the current means."""
-        _accumulate_candidates(X, found, params.means, stats.counts, stats.first, stats.second)
+    def estep(
+        self, X: Any, params: FullGaussianParams, posterior: Posterior, stats: FullGaussianStats
+    ) -> tuple[float, float, int] | None:
+        """Add the rows' expected moments about the current means, densities and responsibilities at one go."""
+        if isinstance(X, PatternedRows):
+            return None
+        _checks.matching(X, params.means, posterior.offsets)
+        return run_pass(X, params, posterior, NO_RESPONSIBILITIES, stats, BOTH, whitening_room)
 
 
 @final

@@ -11,15 +11,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lvm import _checks
-from lvm._jit import Array, canonical, part_of_kernel
+from lvm._jit import Array, canonical
 from lvm.families.gaussian import with_floor
-from lvm.kernels.degrees_of_freedom import LEAST, MOST, best_degrees_of_freedom, log_one_plus
-from lvm.kernels.densities import add_log_density, density_scratch
-from lvm.kernels.gamma_functions import log_gamma_rise
+from lvm.kernels.degrees_of_freedom import LEAST, MOST, best_degrees_of_freedom
+from lvm.kernels.estep import BOTH, DENSITIES, MOMENTS
+from lvm.kernels.heavy_tails import HeavyParams, HeavyRoom
 from lvm.kernels.moments import column_moments, sums_of_squares
-from lvm.kernels.scaling import Scaled
-from lvm.kernels.strips import STRIP, load_strip, zero_strip
-from lvm.kernels.whitening import Whitened
+from lvm.kernels.passes import run_pass
+from lvm.kernels.workspace import NO_POSTERIOR, NO_RESPONSIBILITIES, Posterior
 from lvm.protocol import DEAD_SHARE, count_free, keep_held
 
 START = 20.0  # degrees of freedom: heavier tails than the Gaussian's, and light enough to be left either way
@@ -59,23 +58,6 @@ class StudentTStats(NamedTuple):
     logarithms: Array
     first: Array
     second: Array
-
-
-@part_of_kernel
-def add_t_densities(X: Array, components: Whitened | Scaled, nu: Array, out: Array) -> None:
-    """Add the log densities of X (n, d) with nu (K,) degrees of freedom to out (K, n)."""
-    n, e = X.shape[0], components.offsets.shape[1]
-    strip, scratch, spare = zero_strip(e, X), density_scratch(X, e), np.zeros(STRIP)
-    for start in range(0, n, STRIP):
-        m = min(STRIP, n - start)
-        load_strip(X, start, m, strip)
-        for k in range(out.shape[0]):
-            row, norms = out[k, start : start + m], scratch.norms
-            add_log_density(strip, m, components, k, e, scratch, spare)  # for the norms that it leaves
-            inverse, half = 1.0 / nu[k], 0.5 * (nu[k] + X.shape[1])
-            log_norm = components.log_norms[k] + log_gamma_rise(0.5 * X.shape[1], 0.5 * nu[k])
-            for p in range(m):
-                row[p] += log_norm - half * log_one_plus(norms[p] * inverse)
 
 
 class StudentT(ABC):
@@ -196,6 +178,38 @@ class StudentT(ABC):
         means, variances = (np.repeat(row[None], n_components, axis=0) for row in (mean, variance))
         nu = START if isinstance(self.degrees_of_freedom, str) else self.degrees_of_freedom
         return self.params(means, self._axis_scatters(variances), np.full(n_components, nu))
+
+    @abstractmethod
+    def _gaussian(self, params: StudentTParams) -> Any:
+        """Return parameters of Gaussian components with these means and scatters."""
+
+    @staticmethod
+    @abstractmethod
+    def _room(m: int, d: int, K: int, dtype: np.dtype[Any]) -> HeavyRoom:
+        """Return room for a pass, see `lvm.kernels.heavy_tails`."""
+
+    def _run(
+        self, X: Array, params: StudentTParams, posterior: Posterior, resp: Array, stats: StudentTStats, steps: int
+    ) -> tuple[float, float, int]:
+        heavy = HeavyParams(params.means, self._gaussian(params), params.degrees_of_freedom)
+        return run_pass(X, heavy, posterior, resp, stats, steps, self._room)
+
+    def log_density(self, X: Array, params: StudentTParams, out: Array) -> None:
+        """Add log t(x_i; mean_k, scatter_k, degrees_of_freedom_k) to out (K, n)."""
+        _checks.matching(X, params.means, out)
+        no_rows = self.zero_stats(StudentTParams(*(array[:0] for array in params)))
+        self._run(X, params, NO_POSTERIOR, out, no_rows, DENSITIES)
+
+    def accumulate(self, X: Array, resp: Array, params: StudentTParams, stats: StudentTStats) -> None:
+        """Add the rows' sums, moments about the current means."""
+        self._run(X, params, NO_POSTERIOR, resp, stats, MOMENTS)
+
+    def estep(
+        self, X: Array, params: StudentTParams, posterior: Posterior, stats: StudentTStats
+    ) -> tuple[float, float, int]:
+        """Add the rows' sums, densities and responsibilities at one go."""
+        _checks.matching(X, params.means, posterior.offsets)
+        return self._run(X, params, posterior, NO_RESPONSIBILITIES, stats, BOTH)
 
     def zero_stats(self, params: StudentTParams) -> StudentTStats:
         """Return the sums over no rows."""

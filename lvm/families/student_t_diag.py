@@ -8,50 +8,13 @@ from typing import ClassVar, final
 import numpy as np
 from numpy.typing import NDArray
 
-from lvm import _checks
-from lvm._jit import Array, kernel
+from lvm._jit import Array
 from lvm.families.gaussian import refuse_singular
-from lvm.families.student_t import StudentT, StudentTParams, StudentTStats, add_t_densities
+from lvm.families.gaussian_diag import DiagGaussianParams
+from lvm.families.student_t import StudentT, StudentTParams, StudentTStats
 from lvm.kernels.covariance import EPS, FAR, NOISE, ROUNDED
-from lvm.kernels.degrees_of_freedom import write_weighted
-from lvm.kernels.densities import add_log_density, density_scratch
-from lvm.kernels.scaling import add_moved_sums, add_strip_sums, scaled_components
-from lvm.kernels.strips import STRIP, load_strip, zero_strip
+from lvm.kernels.heavy_tails import heavy_scaling_room
 from lvm.protocol import DEAD_SHARE, keep_held
-
-
-@kernel
-def _log_density(X: Array, params: StudentTParams, out: Array) -> None:
-    """Add the log densities of X (n, d) to out (K, n)."""
-    components = scaled_components(X, params.means, params.inverse_factors)
-    add_t_densities(X, components, params.degrees_of_freedom, out)
-
-
-@kernel
-def _accumulate(X: Array, resp: Array, params: StudentTParams, stats: StudentTStats) -> None:
-    """Add the sums of X (n, d) under resp (K, n)."""
-    n = X.shape[0]
-    components = scaled_components(X, params.means, params.inverse_factors)
-    K, e = components.near.shape
-    strip, scratch, spare = zero_strip(e + 1, X), density_scratch(X, e), np.zeros(STRIP)
-    weighted, weights, one, two = strip[e], np.zeros(K), np.zeros((K, e)), np.zeros((K, e))
-    for start in range(0, n, STRIP):
-        m = min(STRIP, n - start)
-        load_strip(X, start, m, strip)
-        for k in range(K):
-            r, count = resp[k, start : start + m], 0.0
-            for p in range(m):
-                count += r[p]
-            if count > 0.0:
-                add_log_density(strip, m, components, k, e, scratch, spare)  # for the norms that it leaves
-                weight, logarithms = write_weighted(scratch.norms, r, params.degrees_of_freedom[k], weighted)
-                stats.counts[k] += count
-                weights[k] += weight
-                stats.logarithms[k] += logarithms
-                add_strip_sums(strip, weighted[:m], components.near, k, one, two)
-    for k in range(K):
-        stats.weights[k] += weights[k]
-    add_moved_sums(params.means, components.near, weights, one, two, stats.first, stats.second)
 
 
 @final
@@ -76,14 +39,10 @@ class DiagStudentT(StudentT):
     def _variances(self, params: StudentTParams) -> Array:
         return params.scatters
 
-    def log_density(self, X: Array, params: StudentTParams, out: Array) -> None:
-        """Add log t(x_i; mean_k, diag(scatter_k), degrees_of_freedom_k) to out (K, n)."""
-        _checks.matching(X, params.means, out)
-        _log_density(X, params, out)
+    _room = staticmethod(heavy_scaling_room)
 
-    def accumulate(self, X: Array, resp: Array, params: StudentTParams, stats: StudentTStats) -> None:
-        """Add the rows' sums, moments about the current means."""
-        _accumulate(X, resp, params, stats)
+    def _gaussian(self, params: StudentTParams) -> DiagGaussianParams:
+        return DiagGaussianParams(params.means, params.scatters, params.inverse_factors)
 
     def _maximise(
         self, stats: StudentTStats, params: StudentTParams, shift: Array, free: NDArray[np.bool_]

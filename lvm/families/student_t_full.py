@@ -8,51 +8,16 @@ from typing import ClassVar, final
 import numpy as np
 from numpy.typing import NDArray
 
-from lvm import _checks
 from lvm._jit import Array, kernel
 from lvm.families.gaussian import refuse_singular
-from lvm.families.student_t import StudentT, StudentTParams, StudentTStats, add_t_densities
+from lvm.families.gaussian_full import FullGaussianParams
+from lvm.families.student_t import StudentT, StudentTParams, StudentTStats
 from lvm.kernels.covariance import EPS, factorised_covariance
-from lvm.kernels.degrees_of_freedom import write_weighted
-from lvm.kernels.densities import add_log_density, density_scratch
-from lvm.kernels.moments import add_strip_moments
-from lvm.kernels.strips import STRIP, load_strip, zero_strip
+from lvm.kernels.heavy_tails import heavy_whitening_room
 from lvm.kernels.triangular import copy_matrix, inverse_cholesky
-from lvm.kernels.whitening import whitened_components
 from lvm.protocol import DEAD_SHARE
 
 ASYMMETRY = 1e-8  # of a scatter matrix, in units of its diagonal: what rounding in a file may leave
-
-
-@kernel
-def _log_density(X: Array, params: StudentTParams, out: Array) -> None:
-    """Add the log densities of X (n, d) to out (K, n)."""
-    components = whitened_components(X, params.means, params.inverse_factors)
-    add_t_densities(X, components, params.degrees_of_freedom, out)
-
-
-@kernel
-def _accumulate(X: Array, resp: Array, params: StudentTParams, stats: StudentTStats) -> None:
-    """Add the sums of X (n, d) under resp (K, n)."""
-    n, d = X.shape
-    components = whitened_components(X, params.means, params.inverse_factors)
-    e = components.offsets.shape[1]
-    strip, scratch, spare = zero_strip(e + 1, X), density_scratch(X, e), np.zeros(STRIP)
-    centred, weighted = (zero_strip(d, X), zero_strip(d, X)), strip[e]
-    for start in range(0, n, STRIP):
-        m = min(STRIP, n - start)
-        load_strip(X, start, m, strip)
-        for k in range(resp.shape[0]):
-            r, count = resp[k, start : start + m], 0.0
-            for p in range(m):
-                count += r[p]
-            if count > 0.0:
-                add_log_density(strip, m, components, k, e, scratch, spare)
-                weight, logarithms = write_weighted(scratch.norms, r, params.degrees_of_freedom[k], weighted)
-                stats.counts[k] += count
-                stats.weights[k] += weight
-                stats.logarithms[k] += logarithms
-                add_strip_moments(strip, m, weighted, params.means[k], centred, stats.first[k], stats.second[k])
 
 
 @kernel
@@ -118,14 +83,10 @@ class FullStudentT(StudentT):
     def _variances(self, params: StudentTParams) -> Array:
         return np.asarray(np.diagonal(params.scatters, axis1=1, axis2=2))
 
-    def log_density(self, X: Array, params: StudentTParams, out: Array) -> None:
-        """Add log t(x_i; mean_k, scatter_k, degrees_of_freedom_k) to out (K, n)."""
-        _checks.matching(X, params.means, out)
-        _log_density(X, params, out)
+    _room = staticmethod(heavy_whitening_room)
 
-    def accumulate(self, X: Array, resp: Array, params: StudentTParams, stats: StudentTStats) -> None:
-        """Add the rows' sums, moments about the current means."""
-        _accumulate(X, resp, params, stats)
+    def _gaussian(self, params: StudentTParams) -> FullGaussianParams:
+        return FullGaussianParams(params.means, params.scatters, params.inverse_factors)
 
     def _maximise(
         self, stats: StudentTStats, params: StudentTParams, shift: Array, free: NDArray[np.bool_]

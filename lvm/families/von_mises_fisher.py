@@ -11,13 +11,17 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lvm import _checks
-from lvm._jit import Array, canonical, kernel
+from lvm._jit import Array, canonical
+from lvm.families.gaussian_diag import DiagGaussianParams
 from lvm.kernels.bessel import solve_concentrations, write_log_peaks
+from lvm.kernels.components import Moments
 from lvm.kernels.covariance import EPS, FAR, NOISE, ROUNDED
-from lvm.kernels.densities import add_log_densities
+from lvm.kernels.estep import DENSITIES, MOMENTS
+from lvm.kernels.passes import run_pass
 from lvm.kernels.products import add_products, add_weighted_rows
-from lvm.kernels.scaling import Scaled, add_strip_sums
-from lvm.kernels.strips import STRIP, load_strip, zero_strip
+from lvm.kernels.scaled import scaling_room
+from lvm.kernels.strips import LOG_2PI
+from lvm.kernels.workspace import NO_POSTERIOR
 from lvm.protocol import DEAD_SHARE, DegenerateError, count_free, keep_held
 
 UNIT = 1e-6  # how far the length of a row may be from 1: float32 and a few decimals pass
@@ -26,6 +30,7 @@ BLOCK_ROWS = 1 << 14
 # Above it, densities and moments are taken from x - m. Below, products with x are several times as fast, and c x' m
 # is rounded by no more than some 1e-12.
 SHARP = 1e4
+UNIFORM = 1e-20  # concentrations below it change no digit of a density
 
 
 class VonMisesFisherParams(NamedTuple):
@@ -44,44 +49,14 @@ class VonMisesFisherStats(NamedTuple):
     second: Array
 
 
-@kernel
-def _log_density(X: Array, directions: Array, concentrations: Array, log_peaks: Array, out: Array) -> None:
-    """Add the log densities of unit rows X (n, d) to out (K, n).
+def _as_gaussians(params: VonMisesFisherParams) -> DiagGaussianParams:
+    """Return Gaussians whose log densities on the sphere are those of params, each but for a constant.
 
-    Since x' m = 1 - |x - m|**2 / 2, they are those of Gaussians, up to the constant: no large terms cancel.
+    Since x' m = 1 - |x - m|**2 / 2: no large terms cancel.
     """
-    K, d = directions.shape
-    e = (d + 3) // 4 * 4
-    near, scales = np.zeros((K, e)), np.zeros((K, e))
-    for k in range(K):
-        for i in range(d):
-            near[k, i] = directions[k, i]
-            scales[k, i] = np.sqrt(concentrations[k])
-    add_log_densities(X, Scaled(near, np.zeros((K, e)), scales, log_peaks), out)
-
-
-@kernel
-def _accumulate(X: Array, resp: Array, directions: Array, counts: Array, first: Array, second: Array) -> None:
-    """Add the moments of X (n, d) about the directions under resp (K, n)."""
-    n, d = X.shape
-    K, e = len(directions), (d + 3) // 4 * 4
-    near, one, two = np.zeros((K, e)), np.zeros((K, e)), np.zeros((K, e))
-    near[:, :d] = directions
-    strip = zero_strip(e, X)
-    for start in range(0, n, STRIP):
-        m = min(STRIP, n - start)
-        load_strip(X, start, m, strip)
-        for k in range(K):
-            r, total = resp[k, start : start + m], 0.0
-            for p in range(m):
-                total += r[p]
-            if total > 0.0:
-                counts[k] += total
-                add_strip_sums(strip, r, near, k, one, two)
-    for k in range(K):
-        for i in range(d):
-            first[k, i] += one[k, i]
-            second[k] += two[k, i]
+    concentrations = np.maximum(params.concentrations, UNIFORM)
+    scales = np.repeat(np.sqrt(concentrations)[:, None], params.directions.shape[1], axis=1)
+    return DiagGaussianParams(params.directions, 1 / concentrations, scales)
 
 
 @final
@@ -181,7 +156,11 @@ class VonMisesFisher:
         _checks.matching(X, params.directions, out)
         directions, concentrations, log_peaks = params
         if _is_sharp(params):
-            _log_density(X, directions, concentrations, log_peaks, out)
+            gaussians = _as_gaussians(params)
+            log_norms = np.log(gaussians.inverse_scales).sum(axis=1) - 0.5 * LOG_2PI * X.shape[1]
+            no_rows = Moments(np.empty(0), *np.empty((2, 0, 0)))
+            prior = NO_POSTERIOR._replace(offsets=log_peaks - log_norms)
+            run_pass(X, gaussians, prior, out, no_rows, DENSITIES, scaling_room)
         else:
             table = concentrations[:, None] * directions
             add_products(X, table, log_peaks - concentrations, canonical(np.zeros(len(X))), out)
@@ -194,7 +173,10 @@ class VonMisesFisher:
     def accumulate(self, X: Array, resp: Array, params: VonMisesFisherParams, stats: VonMisesFisherStats) -> None:
         """Add the rows' moments about the current mean directions."""
         if _is_sharp(params):
-            _accumulate(X, resp, params.directions, *stats)
+            squares = np.zeros_like(stats.first)
+            gaussians, moments = _as_gaussians(params), Moments(stats.counts, stats.first, squares)
+            run_pass(X, gaussians, NO_POSTERIOR, resp, moments, MOMENTS, scaling_room)
+            stats.second[:] += squares.sum(axis=1)
             return
         counts, sums = np.zeros_like(stats.counts), np.zeros_like(stats.first)
         add_weighted_rows(X, resp, counts, sums)

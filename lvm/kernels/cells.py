@@ -13,7 +13,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from lvm._jit import Array, add_scaled, kernel, load_eight, store_eight, zero_eight
+from lvm._jit import Array, kernel
+from lvm._vectors import load_eight, store, zero_eight
 from lvm.kernels.sparse_products import LANES, add_group, load_group, zero_groups
 from lvm.kernels.strips import STRIP
 from lvm.protocol import CanonicalRows
@@ -48,8 +49,8 @@ def add_cells(codes: NDArray[np.int32], slots: NDArray[np.int64], table: Array, 
                 a = zero_eight()
                 first = np.uint64(start + p) * width
                 for j in range(width):
-                    a = add_scaled(a, load_eight(group, eight * np.uint64(slots[j] + cells[first + j])), 1.0)
-                store_eight(a, total, eight * np.uint64(p))
+                    a += load_eight(group, eight * np.uint64(slots[j] + cells[first + j]))
+                store(a, total, eight * np.uint64(p))
             for k in range(g * LANES, min((g + 1) * LANES, K)):
                 row, constant = out[k, start : start + m], base[k]
                 for p in range(m):
@@ -82,5 +83,5 @@ def add_weighted_cells(
                 first = np.uint64(start + p) * width
                 for j in range(width):
                     at = eight * np.uint64(slots[j] + cells[first + j])
-                    store_eight(add_scaled(load_eight(group, at), r, 1.0), group, at)
+                    store(load_eight(group, at) + r, group, at)
         add_group(group, g, sums)

@@ -12,18 +12,8 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from lvm._jit import (
-    Array,
-    add_scaled,
-    helper,
-    kernel,
-    load_eight,
-    load_one,
-    multiply_eights,
-    store_eight,
-    sum_eight,
-    zero_eight,
-)
+from lvm._jit import Array, helper, kernel
+from lvm._vectors import load_eight, load_one, store, sum_entries, zero_eight
 from lvm.kernels.elementary import exp, log
 from lvm.kernels.strips import STRIP
 
@@ -130,20 +120,15 @@ def log_densities(log_density: Array, offsets: Array, densities: Array, norms: A
 
 
 @helper
-def _times(eight: Any, factor: float) -> Any:
-    return add_scaled(zero_eight(), eight, factor)
-
-
-@helper
 def _product(vectors: Array, begin: int, matrix: Array, K: int, first: int) -> Any:
     """Return entries first to first + 8 of vector (P,) @ matrix (P, P), the vector being K entries of vectors."""
     width = matrix.shape[1]
     even, odd = zero_eight(), zero_eight()
     for i in range(0, K, 2):  # one more than K where that is odd: there both are 0
         place = i * width + first
-        even = add_scaled(even, load_eight(matrix, place), load_one(vectors, begin + i))
-        odd = add_scaled(odd, load_eight(matrix, place + width), load_one(vectors, begin + i + 1))
-    return add_scaled(even, odd, 1.0)
+        even += load_eight(matrix, place) * load_one(vectors, begin + i)
+        odd += load_eight(matrix, place + width) * load_one(vectors, begin + i + 1)
+    return even + odd
 
 
 @kernel
@@ -167,12 +152,12 @@ def filter_scaled(filtered: Filtered, chain: Chain, K: int) -> int:
         for first in range(0, width, 8):
             density = load_eight(densities, before + first)
             if begins[t]:
-                joint = multiply_eights(density, load_eight(start, first))
+                joint = density * load_eight(start, first)
             else:
-                joint = multiply_eights(_times(density, scale), _product(states, before, transitions, K, first))
-            store_eight(joint, states, now + first)
-            sums = add_scaled(sums, joint, 1.0)
-        total = sum_eight(sums)
+                joint = density * scale * _product(states, before, transitions, K, first)
+            store(joint, states, now + first)
+            sums += joint
+        total = sum_entries(sums)
         if not total > SMALLEST_TOTAL:
             return t
         totals[t] = total
@@ -248,7 +233,7 @@ def smooth_scaled(filtered: Filtered, chain: Chain, K: int, is_last: bool, weigh
     for t in range(m - 1, -1, -1):
         now, after = t * width, (t + 1) * width  # of densities; the row of states is the next
         goes_on = not (begins[t + 1] if t + 1 < m else is_last)
-        scale, total = 1.0 / totals[t], zero_eight()
+        scale, whole = 1.0 / totals[t], zero_eight()
         if goes_on:
             share = weight[t] * scale
             for first in range(0, width, 8):
@@ -256,19 +241,19 @@ def smooth_scaled(filtered: Filtered, chain: Chain, K: int, is_last: bool, weigh
                 for i in range(K):
                     place = i * width + first
                     factor = share * load_one(states, after + i)
-                    store_eight(add_scaled(load_eight(products, place), value, factor), products, place)
+                    store(load_eight(products, place) + value * factor, products, place)
         for first in range(0, width, 8):
             ratio = _product(densities, after, transposed, K, first) if goes_on else load_eight(end, first)
-            ratio = _times(ratio, scale)
-            store_eight(multiply_eights(load_eight(densities, now + first), ratio), densities, now + first)
-            smoothed = multiply_eights(load_eight(states, after + first), ratio)
-            store_eight(smoothed, states, after + first)
-            total = add_scaled(total, smoothed, 1.0)
+            ratio = ratio * scale
+            store(load_eight(densities, now + first) * ratio, densities, now + first)
+            smoothed = load_eight(states, after + first) * ratio
+            store(smoothed, states, after + first)
+            whole += smoothed
         if t % RENEWED == 0:
-            renewal = 1.0 / sum_eight(total)
+            renewal = 1.0 / sum_entries(whole)
             for first in range(0, width, 8):
-                store_eight(_times(load_eight(densities, now + first), renewal), densities, now + first)
-                store_eight(_times(load_eight(states, after + first), renewal), states, after + first)
+                store(load_eight(densities, now + first) * renewal, densities, now + first)
+                store(load_eight(states, after + first) * renewal, states, after + first)
         if begins[t]:
             for k in range(width):
                 starts[k] += weight[t] * load_one(states, after + k)

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 
 from lvm._jit import Array, exact_helper, helper, kernel
+from lvm._vectors import where_above
 from lvm.kernels.elementary import exp, log
 from lvm.kernels.gamma_functions import digamma_rise, log_gamma_rise
 
@@ -13,26 +16,15 @@ from lvm.kernels.gamma_functions import digamma_rise, log_gamma_rise
 LEAST, MOST = 0.1, 1000.0
 FIRST_STEP = 1e-3  # of the logarithm, in the search for an interval that holds a maximum
 HALVINGS = 60
+LARGEST = float(np.finfo(np.float64).max)
 ROUNDING = 1e-12  # of the value per unit of weight
 
 
 @exact_helper
-def log_one_plus(u: float) -> float:
-    """Return log(1 + u) for u >= 0, also where the sum rounds: as `log_complement`."""
+def log_one_plus(u: Any) -> Any:
+    """Return log(1 + u) for u >= 0, a number or a vector, also where the sum rounds: as `log_complement`."""
     v = 1.0 + u
-    return log(v) - ((v - 1.0) - u) / v if v < np.inf else np.inf
-
-
-@helper
-def write_weighted(norms: Array, r: Array, nu: float, weighted: Array) -> tuple[float, float]:
-    """Write r / (1 + norm / nu) to weighted for norms, r (m,); return its sum, and that of r log(1 + norm / nu)."""
-    inverse, total, logarithms = 1.0 / nu, 0.0, 0.0
-    for p in range(r.shape[0]):
-        quotient = norms[p] * inverse
-        weighted[p] = r[p] / (1.0 + quotient)
-        total += weighted[p]
-        logarithms += r[p] * log_one_plus(quotient) if r[p] > 0.0 else 0.0
-    return total, logarithms
+    return where_above(v, LARGEST, np.inf, log(v) - ((v - 1.0) - u) / v)
 
 
 @helper

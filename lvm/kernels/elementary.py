@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import numpy as np
 
-from lvm._jit import bits_to_float, exact_helper, float_to_bits
+from lvm._jit import choose_by_type, exact_helper
+from lvm._vectors import biased_exponent_of, larger, mantissa_of, power_of_two, where_above
 
 LOG2_E = 1.4426950408889634
 LN2_HIGH = 6.93147180369123816490e-01
@@ -14,63 +16,91 @@ LN2_LOW = 1.90821492927058770002e-10
 # Adding 1.5 * 2**52 leaves the rounded integer in the low bits of a float64.
 ROUNDER = 6755399441055744.0
 UNDERFLOW = -708.0
-# An integer below 2**52 in the low bits of 2**52 is the float64 2**52 + integer.
-TWO_52 = 4503599627370496.0
-TWO_52_BITS = 0x4330000000000000
-MANTISSA = 0x000FFFFFFFFFFFFF
-ONE_BITS = 0x3FF0000000000000
+SQRT_TWO = 1.4142135623730951
 SMALLEST_NORMAL = 2.0**-1022
 TWO_54 = 2.0**54
 LN_TWO_54 = 54 * math.log(2)
+# The same for float32; the high part of ln 2 has 9 bits, so that its products with integers are exact.
+LOG2_E_SINGLE, LN2_HIGH_SINGLE, LN2_LOW_SINGLE = map(np.float32, (LOG2_E, 0.693359375, -2.12194440e-4))
+ROUNDER_SINGLE, UNDERFLOW_SINGLE, SQRT_TWO_SINGLE = map(np.float32, (1.5 * 2**23, -87.0, SQRT_TWO))
+HALF_SINGLE, ONE_SINGLE, TWO_SINGLE, BIAS_SINGLE = map(np.float32, (0.5, 1.0, 2.0, 127.0))
+POLYNOMIAL_SINGLE = tuple(map(np.float32, (0.49999993, 0.16666521, 0.041668388, 0.0083687169, 0.0013814599)))
+SERIES_SINGLE = tuple(np.float32(2 / n) for n in (3, 5, 7, 9))
+
+
+@exact_helper
+def _exp(value: Any) -> Any:
+    """Return exp of a number from -708 to 709, or of a vector of them; relative error below 3e-16.
+
+    Cody-Waite reduction to |r| <= ln(2)/2, and 1 + r + r**2 q(r) with the q of degree 9 whose largest relative error,
+    4e-18, is least (Remez). Even and odd powers by themselves: two short chains of operations instead of a long one.
+    """
+    shifted = value * LOG2_E + ROUNDER
+    n = shifted - ROUNDER
+    r = (value - n * LN2_HIGH) - n * LN2_LOW
+    s = r * r
+    even = s * 2.7630248379211444e-07 + 2.480149309890655e-05
+    odd = s * 2.5000061602835667e-08 + 2.7557586373840164e-06
+    even = s * even + 0.001388888894363011
+    odd = s * odd + 0.00019841269506578688
+    even = s * even + 0.041666666666530159
+    odd = s * odd + 0.0083333333334944617
+    even = s * even + 0.50000000000000106
+    odd = s * odd + 0.16666666666666413
+    return (1.0 + (r + s * (even + r * odd))) * power_of_two(shifted)
+
+
+@exact_helper
+def _exp_single(value: Any) -> Any:
+    """Return exp of a float32 from -87 to 88, or of a vector of them; relative error below 2e-7. As `_exp`."""
+    shifted = value * LOG2_E_SINGLE + ROUNDER_SINGLE
+    n = shifted - ROUNDER_SINGLE
+    r = (value - n * LN2_HIGH_SINGLE) - n * LN2_LOW_SINGLE
+    s = r * r
+    even = s * POLYNOMIAL_SINGLE[4] + POLYNOMIAL_SINGLE[2]
+    odd = s * POLYNOMIAL_SINGLE[3] + POLYNOMIAL_SINGLE[1]
+    even = s * even + POLYNOMIAL_SINGLE[0]
+    return (ONE_SINGLE + (r + s * (even + r * odd))) * power_of_two(shifted)
 
 
 @exact_helper
 def exp(value: float) -> float:
-    """Return exp of a value <= 709, 0 below -708; relative error below 3e-16.
-
-    Cody-Waite reduction to |r| <= ln(2)/2 and a Taylor polynomial of degree 13 (remainder 4e-18).
-    """
+    """Return exp of a value <= 709, 0 below -708; relative error below 3e-16."""
     x = max(value, UNDERFLOW)
-    shifted = x * LOG2_E + ROUNDER
-    n = shifted - ROUNDER
-    r = (x - n * LN2_HIGH) - n * LN2_LOW
-    y = 1.6059043836821613e-10
-    y = y * r + 2.08767569878681e-09
-    y = y * r + 2.505210838544172e-08
-    y = y * r + 2.755731922398589e-07
-    y = y * r + 2.7557319223985893e-06
-    y = y * r + 2.48015873015873e-05
-    y = y * r + 0.0001984126984126984
-    y = y * r + 0.001388888888888889
-    y = y * r + 0.008333333333333333
-    y = y * r + 0.041666666666666664
-    y = y * r + 0.16666666666666666
-    y = y * r + 0.5
-    y = y * r + 1.0
-    y = y * r + 1.0
-    power = bits_to_float((float_to_bits(shifted) + 1023) << 52)
-    return y * power if value > UNDERFLOW else 0.0
+    y = _exp(x)
+    return y if value > UNDERFLOW else 0.0
+
+
+def exp_above(value: Any, limit: Any) -> Any:
+    """Return exp of a vector <= 0 in its own precision, 0 up to a limit; for kernels."""
+    raise NotImplementedError
+
+
+def _exp_above(value: Any, limit: Any) -> Any:
+    return where_above(value, larger(limit, UNDERFLOW), _exp(value), 0.0)
+
+
+def _exp_above_single(value: Any, limit: Any) -> Any:
+    return where_above(value, larger(limit, UNDERFLOW_SINGLE), _exp_single(value), 0.0)
+
+
+choose_by_type(exp_above, "value", {"float64": _exp_above, "float32": _exp_above_single})
 
 
 @exact_helper
-def log(value: float) -> float:
-    """Return log of a positive normal number; relative error below 4e-16.
+def log(value: Any) -> Any:
+    """Return log of a positive normal number, or of a vector of them; relative error below 4e-16.
 
     log(m 2**e) = e ln 2 + log(1 + f) with sqrt(1/2) < m = 1 + f <= sqrt(2). From s = f / (2 + f), z = s**2 and
     2 artanh(s) = 2 s (1 + z/3 + z**2/5 + ...) follows log(1 + f) = f - s (f - 2 z (1/3 + z/5 + ...)): the large term
     is exact. z < 0.0295, so that the series ends after z**10 (remainder 1e-18).
     """
-    bits = float_to_bits(value)
-    e = bits_to_float((bits >> 52) | TWO_52_BITS) - (TWO_52 + 1023.0)
-    m = bits_to_float((bits & MANTISSA) | ONE_BITS)
-    upper = m > 1.4142135623730951
-    m = 0.5 * m if upper else m
-    e = e + 1.0 if upper else e
-    f = m - 1.0
+    m, e = mantissa_of(value), biased_exponent_of(value) - 1023.0
+    f = where_above(m, SQRT_TWO, 0.5 * m, m) - 1.0
+    e = where_above(m, SQRT_TWO, e + 1.0, e)
     s = f / (2.0 + f)
     z = s * s
-    series = 2.0 / 21.0
-    series = series * z + 2.0 / 19.0
+    series = z * (2.0 / 21.0) + 2.0 / 19.0
     series = series * z + 2.0 / 17.0
     series = series * z + 2.0 / 15.0
     series = series * z + 2.0 / 13.0
@@ -80,6 +110,36 @@ def log(value: float) -> float:
     series = series * z + 2.0 / 5.0
     series = series * z + 2.0 / 3.0
     return e * LN2_HIGH + (f - (s * (f - z * series) - e * LN2_LOW))
+
+
+@exact_helper
+def log_single(value: Any) -> Any:
+    """Return log of a positive normal float32, or of a vector of them; relative error below 3e-7. As `log`."""
+    m, e = mantissa_of(value), biased_exponent_of(value) - BIAS_SINGLE
+    f = where_above(m, SQRT_TWO_SINGLE, HALF_SINGLE * m, m) - ONE_SINGLE
+    e = where_above(m, SQRT_TWO_SINGLE, e + ONE_SINGLE, e)
+    s = f / (TWO_SINGLE + f)
+    z = s * s
+    series = z * SERIES_SINGLE[3] + SERIES_SINGLE[2]
+    series = series * z + SERIES_SINGLE[1]
+    series = series * z + SERIES_SINGLE[0]
+    return e * LN2_HIGH_SINGLE + (f - (s * (f - z * series) - e * LN2_LOW_SINGLE))
+
+
+def logarithm(value: Any) -> Any:
+    """Return log of a number or a vector in its own precision; for kernels."""
+    raise NotImplementedError
+
+
+def _logarithm(value: Any) -> Any:
+    return log(value)
+
+
+def _logarithm_single(value: Any) -> Any:
+    return log_single(value)
+
+
+choose_by_type(logarithm, "value", {"float64": _logarithm, "float32": _logarithm_single})
 
 
 @exact_helper

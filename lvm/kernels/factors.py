@@ -12,7 +12,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from lvm._jit import Array, add_scaled, helper, kernel, load_eight, store_eight, zero_eight
+from lvm._jit import Array, helper, kernel
+from lvm._vectors import load_eight, store, zero_eight
 from lvm.kernels.strips import STRIP, WIDTH, count_active, gather_strip, list_active, load_strip, zero_strip
 
 GROUP = 32  # points whose products with two rows are summed in registers: four vectors of eight each
@@ -40,20 +41,20 @@ def _project(rows: Array, z: Array, m: int, out: Array) -> None:
                 at = j * length + np.uint64(start)
                 t, u = load_eight(z, at), load_eight(z, at + step)
                 v, w = load_eight(z, at + step + step), load_eight(z, at + step + step + step)
-                a0, a1 = add_scaled(a0, t, one[j]), add_scaled(a1, u, one[j])
-                a2, a3 = add_scaled(a2, v, one[j]), add_scaled(a3, w, one[j])
-                b0, b1 = add_scaled(b0, t, two[j]), add_scaled(b1, u, two[j])
-                b2, b3 = add_scaled(b2, v, two[j]), add_scaled(b3, w, two[j])
+                a0, a1 = a0 + t * one[j], a1 + u * one[j]
+                a2, a3 = a2 + v * one[j], a3 + w * one[j]
+                b0, b1 = b0 + t * two[j], b1 + u * two[j]
+                b2, b3 = b2 + v * two[j], b3 + w * two[j]
             at = first + np.uint64(start)
-            store_eight(a0, out, at)
-            store_eight(a1, out, at + step)
-            store_eight(a2, out, at + step + step)
-            store_eight(a3, out, at + step + step + step)
+            store(a0, out, at)
+            store(a1, out, at + step)
+            store(a2, out, at + step + step)
+            store(a3, out, at + step + step + step)
             at += length
-            store_eight(b0, out, at)
-            store_eight(b1, out, at + step)
-            store_eight(b2, out, at + step + step)
-            store_eight(b3, out, at + step + step + step)
+            store(b0, out, at)
+            store(b1, out, at + step)
+            store(b2, out, at + step + step)
+            store(b3, out, at + step + step + step)
 
 
 @kernel

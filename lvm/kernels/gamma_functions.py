@@ -83,7 +83,8 @@ def _log_quotient(x: float, z: float) -> float:
     """Return log(1 + x / z) for x >= 0, z > 0, also where the sum rounds: as `log_complement`."""
     u = x / z
     v = 1.0 + u
-    return log(v) - ((v - 1.0) - u) / v
+    quotient: float = log(v) - ((v - 1.0) - u) / v
+    return quotient
 
 
 @exact_helper

@@ -49,25 +49,6 @@ def sums_of_squares(factors: Array, out: Array) -> None:
 
 
 @helper
-def add_strip_moments(
-    strip: Array, m: int, r: Array, mean: Array, centred: tuple[Array, Array], first: Array, second: Array
-) -> None:
-    """Add the moments of m points in strip (d, m) under r (m,) about mean (d,); centred is scratch for two strips."""
-    d = first.shape[0]
-    z, rz = centred
-    zero = z.dtype.type(0)
-    for i in range(d):
-        total = zero
-        at = mean[i]
-        for p in range(m):
-            z[i, p] = strip[i, p] - at
-            rz[i, p] = r[p] * z[i, p]
-            total += rz[i, p]
-        first[i] += total
-    add_products(rz, z, m, second)
-
-
-@helper
 def add_products(left: Array, right: Array, m: int, products: Array) -> None:
     """Add the products of rows of left and right (d, WIDTH), over m points, to the lower half of products (d, d)."""
     d = products.shape[0]

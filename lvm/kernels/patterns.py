@@ -18,7 +18,8 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from lvm._jit import Array, add_scaled, canonical, helper, kernel, load_eight, store_eight, zero_eight
+from lvm._jit import Array, canonical, helper, kernel
+from lvm._vectors import load_eight, store, zero_eight
 from lvm.kernels.moments import add_products
 from lvm.kernels.strips import DENSE, LOG_2PI, STRIP, WIDTH, count_active, gather_strip, zero_strip
 from lvm.kernels.whitening import squared_norms
@@ -162,7 +163,7 @@ def _condition(holes: Holes, q: int, components: _Components, c: int, swept: Arr
     for a in range(n_rows):
         row = np.uint64(features[a]) * width
         for j in range(row, row + width, step):
-            store_eight(load_eight(source, j), swept, j)
+            store(load_eight(source, j), swept, j)
     ratio = 1.0
     for b in range(first, last):
         at = features[b]
@@ -180,11 +181,11 @@ def _condition(holes: Holes, q: int, components: _Components, c: int, swept: Arr
                 factor = swept[features[a], at] * inverse
                 shift = np.uint64(features[a]) * width
                 for j in range(np.uint64(0), width, step):
-                    rest = add_scaled(load_eight(swept, shift + j), load_eight(swept, pivots + j), -factor)
-                    store_eight(rest, swept, shift + j)
+                    rest = load_eight(swept, shift + j) - load_eight(swept, pivots + j) * factor
+                    store(rest, swept, shift + j)
                 swept[features[a], at] = factor
         for j in range(pivots, pivots + width, step):
-            store_eight(add_scaled(zero_eight(), load_eight(swept, j), inverse), swept, j)
+            store(load_eight(swept, j) * inverse, swept, j)
         swept[at, at] = -inverse
     return sign, log_norm - 0.5 * np.log(ratio)
 
@@ -201,12 +202,12 @@ def _complete(holes: Holes, q: int, start: int, stop: int, sign: float, swept: A
             mean = zero_eight()
             for b in range(n_missing, len(features)):
                 j = features[b]
-                mean = add_scaled(mean, load_eight(z, np.uint64(j) * length + np.uint64(p)), coefficients[j])
-            mean = add_scaled(zero_eight(), mean, sign)
+                mean += load_eight(z, np.uint64(j) * length + np.uint64(p)) * coefficients[j]
+            mean = mean * sign
             if p + 8 <= stop:
-                store_eight(mean, z, np.uint64(i) * length + np.uint64(p))
+                store(mean, z, np.uint64(i) * length + np.uint64(p))
             else:  # behind it are points of other patterns
-                store_eight(mean, z, np.uint64(last) * length)
+                store(mean, z, np.uint64(last) * length)
                 for rest in range(stop - p):
                     z[i, p + rest] = z[last, rest]
 

@@ -11,7 +11,8 @@ from typing import Any
 
 import numpy as np
 
-from lvm._jit import Array, add_scaled, helper, kernel, load_eight, store_eight, zero_eight
+from lvm._jit import Array, helper, kernel
+from lvm._vectors import load_eight, store, zero_eight
 from lvm.kernels.sparse_products import LANES, add_group, load_group, zero_groups
 from lvm.kernels.strips import STRIP
 
@@ -22,7 +23,7 @@ TILE = 64  # features of a strip at a time: with their table they stay in the L2
 def _store_eights(rows: Any, out: Array) -> None:
     """Write eight vectors to out (8, 8)."""
     for i in range(LANES):
-        store_eight(rows[i], out, np.uint64(i * LANES))
+        store(rows[i], out, np.uint64(i * LANES))
 
 
 @helper
@@ -55,10 +56,10 @@ def _multiply(tile: Array, m: int, table: Array, first: int, width: int, product
             entry = load_eight(table, (np.uint64(first) + j) * np.uint64(LANES))
             i = np.uint64(row) * w + j
             k = i + four * w
-            a, b = add_scaled(a, entry, tile[i]), add_scaled(b, entry, tile[i + w])
-            c, d = add_scaled(c, entry, tile[i + two * w]), add_scaled(d, entry, tile[i + three * w])
-            e, f = add_scaled(e, entry, tile[k]), add_scaled(f, entry, tile[k + w])
-            g, h = add_scaled(g, entry, tile[k + two * w]), add_scaled(h, entry, tile[k + three * w])
+            a, b = a + entry * tile[i], b + entry * tile[i + w]
+            c, d = c + entry * tile[i + two * w], d + entry * tile[i + three * w]
+            e, f = e + entry * tile[k], f + entry * tile[k + w]
+            g, h = g + entry * tile[k + two * w], h + entry * tile[k + three * w]
         _store_eights((a, b, c, d, e, f, g, h), product[row : row + LANES])
 
 
@@ -120,10 +121,10 @@ def _sum_rows(tile: Array, m: int, weights: Array, first: int, width: int, sums:
         for p in range(np.uint64(m)):
             r = load_eight(weights, p * np.uint64(LANES))
             i = p * np.uint64(width) + np.uint64(column)
-            a, b = add_scaled(a, r, tile[i]), add_scaled(b, r, tile[i + np.uint64(1)])
-            c, d = add_scaled(c, r, tile[i + np.uint64(2)]), add_scaled(d, r, tile[i + np.uint64(3)])
-            e, f = add_scaled(e, r, tile[i + np.uint64(4)]), add_scaled(f, r, tile[i + np.uint64(5)])
-            g, h = add_scaled(g, r, tile[i + np.uint64(6)]), add_scaled(h, r, tile[i + np.uint64(7)])
+            a, b = a + r * tile[i], b + r * tile[i + np.uint64(1)]
+            c, d = c + r * tile[i + np.uint64(2)], d + r * tile[i + np.uint64(3)]
+            e, f = e + r * tile[i + np.uint64(4)], f + r * tile[i + np.uint64(5)]
+            g, h = g + r * tile[i + np.uint64(6)], h + r * tile[i + np.uint64(7)]
         total = np.empty((LANES, LANES))
         _store_eights((a, b, c, d, e, f, g, h), total)
         for feature in range(min(LANES, width - column)):

@@ -12,9 +12,9 @@ from lvm._jit import Array, helper, kernel
 from lvm.kernels.elementary import exp, log
 from lvm.kernels.strips import STRIP
 
-# log(1e-20): a responsibility below that share of the largest adds no digit to any sum, and may be taken for 0, so
-# that moments can leave the row out.
-NEGLIGIBLE = -46.05
+# A responsibility below 4e-18, the exponential of this, of the largest adds no digit to any sum, and may be taken for
+# 0, so that moments can leave the row out.
+NEGLIGIBLE = -40.0
 
 
 @helper

@@ -9,7 +9,8 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from lvm._jit import Array, add_scaled, helper, kernel, load_eight, store_eight, zero_eight
+from lvm._jit import Array, helper, kernel
+from lvm._vectors import load_eight, store, zero_eight
 from lvm.kernels.strips import STRIP, aligned_zeros
 
 LANES = 8
@@ -79,13 +80,13 @@ def add_sparse_products(
                 if g < last:
                     for e in range(begin, end):
                         at, x = eight * np.uint64(indices[e]), 1.0 if ones else data[e]
-                        a = add_scaled(a, load_eight(left, at), x)
-                        b = add_scaled(b, load_eight(right, at), x)
+                        a += load_eight(left, at) * x
+                        b += load_eight(right, at) * x
                 else:
                     for e in range(begin, end):
-                        a = add_scaled(a, load_eight(left, eight * np.uint64(indices[e])), 1.0 if ones else data[e])
-                store_eight(a, total[0], eight * np.uint64(p))
-                store_eight(b, total[1], eight * np.uint64(p))
+                        a += load_eight(left, eight * np.uint64(indices[e])) * (1.0 if ones else data[e])
+                store(a, total[0], eight * np.uint64(p))
+                store(b, total[1], eight * np.uint64(p))
             for k in range(g * LANES, min((g + 2) * LANES, K)):
                 column = total[k // LANES - g]
                 row, constant, added = out[k, start : start + m], base[k], offset[start : start + m]
@@ -124,5 +125,5 @@ def add_weighted_sparse_rows(
                 r = load_eight(weights, eight * np.uint64(p))
                 for e in range(np.uint64(indptr[start + p]), np.uint64(indptr[start + p + 1])):
                     at = eight * np.uint64(indices[e])
-                    store_eight(add_scaled(load_eight(group, at), r, 1.0 if ones else data[e]), group, at)
+                    store(load_eight(group, at) + r * (1.0 if ones else data[e]), group, at)
         add_group(group, g, sums)

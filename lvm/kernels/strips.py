@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,14 +13,6 @@ STRIP = 256  # points per inner loop: d = 16 features of them fit a 48 KB L1 cac
 # A row of a strip is a cache line longer: rows 2,048 bytes apart would share a few sets of the L1 cache.
 WIDTH = STRIP + 8
 LOG_2PI = 1.8378770664093453
-
-
-class Scratch(NamedTuple):
-    """Room for a centred strip (e, WIDTH), four whitened rows (4, WIDTH) and squared norms (WIDTH,)."""
-
-    centred: Array
-    whitened: Array
-    norms: Array
 
 
 LINE = 64  # bytes of a cache line, and of the widest vector

@@ -1,69 +1,8 @@
-"""Gaussian log densities under full covariance, strip by strip: whiten and square."""
+"""Squared norms of whitened points in a strip."""
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
-
-import numpy as np
-
 from lvm._jit import Array, helper
-from lvm.kernels.strips import LOG_2PI, Scratch
-
-
-class Whitened(NamedTuple):
-    """Components as strips of one dtype see them; d is padded with zeros to e, a multiple of 4.
-
-    Attributes
-    ----------
-    near : ndarray of shape (K, d)
-        Means, rounded to the dtype.
-    offsets : ndarray of shape (K, e)
-        -L (mean - near): what the rounding of the means lacks, after whitening.
-    factors : ndarray of shape (K, e, e)
-        Inverse Cholesky factors L, lower.
-    log_norms : ndarray of shape (K,), float64
-        Log densities at the means.
-    """
-
-    near: Array
-    offsets: Array
-    factors: Array
-    log_norms: Array
-
-
-@helper
-def whitened_components(X: Any, means: Array, factors: Array) -> Whitened:
-    """Return components with means (K, d) and inverse Cholesky factors (K, d, d) in the dtype of X."""
-    K, d = means.shape
-    e = (d + 3) // 4 * 4
-    near = means.astype(X.dtype)
-    padded = np.zeros((K, e, e), X.dtype)
-    offsets = np.zeros((K, e), X.dtype)
-    log_norms = np.full(K, -0.5 * d * LOG_2PI)
-    for k in range(K):
-        for i in range(d):
-            log_norms[k] += np.log(factors[k, i, i])
-            rest = 0.0
-            for j in range(i + 1):
-                padded[k, i, j] = factors[k, i, j]
-                rest -= factors[k, i, j] * (means[k, j] - near[k, j])
-            offsets[k, i] = rest
-    return Whitened(near, offsets, padded, log_norms)
-
-
-def add_whitened_density(
-    strip: Array, m: int, components: Whitened, k: int, depth: int, scratch: Scratch, row: Array
-) -> None:
-    """Add the log densities under component k, see `densities.add_log_density`."""
-    z, norms = scratch.centred, scratch.norms
-    for i in range(min(depth, components.near.shape[1])):
-        mean = components.near[k, i]
-        for p in range(m):
-            z[i, p] = strip[i, p] - mean
-    squared_norms(components.factors[k], components.offsets[k], depth, z, m, scratch.whitened, norms)
-    log_norm = components.log_norms[k]
-    for p in range(m):
-        row[p] += log_norm - 0.5 * norms[p]
 
 
 @helper

@@ -33,7 +33,7 @@ from lvm.protocol import ZeroDensityError
 
 BLOCK_CELLS = 1 << 15  # states of the observations of a block: some thousand observations
 MIN_BLOCK = 256
-NEGLIGIBLE = 1e-20  # see lvm.kernels.responsibilities
+NEGLIGIBLE = 4e-18  # see lvm.kernels.responsibilities
 
 
 class Block(NamedTuple):

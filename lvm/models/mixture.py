@@ -11,23 +11,14 @@ from scipy.special import softmax
 
 from lvm import _checks
 from lvm._jit import Array, canonical, is_canonical
-from lvm.kernels.candidates import Candidates, Pruning, empty_candidates, normalise_candidates
 from lvm.kernels.elementary import UNDERFLOW
 from lvm.kernels.responsibilities import NEGLIGIBLE, keep_allowed, responsibilities
-from lvm.protocol import CanonicalRows, Rows, SparseRows, ZeroDensityError, n_rows
+from lvm.kernels.workspace import NO_POSTERIOR, Posterior
+from lvm.models.row_blocks import ONES, UNKNOWN, Block, check_labels, cut_into_blocks, expanded
+from lvm.protocol import CanonicalRows, Rows, ZeroDensityError, n_rows, shortcut
 
-# A block costs a few microseconds of Python, during which other threads wait for the interpreter: blocks are long.
-MAX_BLOCK_ROWS = 1 << 15
-BLOCK_CELLS = 1 << 17  # values or responsibilities per block, 1 MB: they stay in the L2 cache from kernel to kernel
-
-# What kernels see where rows have no weights or no labels.
-ONES = canonical(np.ones(MAX_BLOCK_ROWS))
-UNKNOWN = canonical(np.full(MAX_BLOCK_ROWS, -1), np.int64)
-
-# Where a sparse E-step is considered at all: few pairs are done before its overhead, and with larger penalties even
-# small responsibilities enter the sum without penalties.
-MIN_SPARSE_COMPONENTS, MIN_SPARSE_CELLS = 8, 1 << 15
-MAX_SPARSE_PENALTY = 8.0
+# Where an E-step goes step by step: with larger penalties, even what is negligible enters the sum without penalties.
+MAX_RELIEF = 8.0
 
 FAMILY_METHODS = ("log_density", "zero_stats", "accumulate", "mstep", "sample", "n_parameters")
 
@@ -139,18 +130,54 @@ class Mixture(Generic[F]):
         ZeroDensityError
             If a row of positive weight has density 0 under every component.
         """
-        stats = self.family.zero_stats(params.components)
-        counts = np.zeros(len(params.weights))
+        return self.estep_at(params)(rows)
+
+    def estep_at(self, params: MixtureParams) -> Callable[[Rows], MixtureStats]:
+        """Return `estep_stats` at these parameters, as a function of rows: what all rows share is computed once."""
+        prior = self._prior(params)
+        at_once = shortcut(self.family, "estep", "log_density", "accumulate")
+        if prior.log_relief > MAX_RELIEF:
+            at_once = None
+
+        def stats_of(rows: Rows) -> MixtureStats:
+            if not self._is_canonical(rows):
+                rows = self.canonical(rows)
+            X, weight, labels = rows
+            if at_once is not None and (labels is None or labels.ndim == 1):
+                check_labels(labels, len(params.weights))
+                given = {} if weight is None else {"weight": weight}
+                posterior = prior._replace(**given if labels is None else given | {"labels": labels})
+                stats = self.family.zero_stats(params.components)
+                done = at_once(X, params.components, posterior, stats)
+                if done is not None:
+                    loglik, penalty, impossible = done
+                    if impossible >= 0:
+                        raise ZeroDensityError(impossible)
+                    return MixtureStats(loglik, penalty, _total_weight(rows), stats.counts.copy(), stats)
+            return self.stepwise_stats(rows, params)
+
+        return stats_of
+
+    def stepwise_stats(self, rows: Rows, params: MixtureParams) -> MixtureStats:
+        """Return `estep_stats` by way of the family's `log_density` and `accumulate`, though it may have an `estep`."""
+        stats, counts = self.family.zero_stats(params.components), np.zeros(len(params.weights))
         loglik = penalty = 0.0
-        for block in self._posterior(rows, params, counts, sparse=hasattr(self.family, "find_candidates")):
-            if block.found is None:
-                self.family.accumulate(block.X, block.resp, params.components, stats)
-            else:
-                self.family.accumulate_candidates(block.X, block.found, params.components, stats)
+        for block in self._posterior(rows, params, counts):
+            self.family.accumulate(block.X, block.resp, params.components, stats)
             loglik += block.loglik
             penalty += block.penalty
-        weight = float(len(rows.X) if rows.weight is None else np.sum(rows.weight))
-        return MixtureStats(loglik, penalty, weight, counts, stats)
+        return MixtureStats(loglik, penalty, _total_weight(rows), counts, stats)
+
+    def _prior(self, params: MixtureParams) -> Posterior:
+        """Return what an E-step turns log densities into responsibilities by, of rows without weights and labels."""
+        log_penalty = self._log_penalty(params)
+        _checks.same_components(len(params.weights), len(log_penalty))
+        with np.errstate(divide="ignore"):
+            log_weights = np.log(params.weights)
+        log_relief = -float(log_penalty.min())
+        offsets, reliefs = log_weights + log_penalty, np.exp(-log_penalty - log_relief)
+        of_rows = NO_POSTERIOR.weight, NO_POSTERIOR.labels
+        return Posterior(offsets, reliefs, log_relief, self._smallest(penalised=True), *of_rows)
 
     def mstep(self, stats: MixtureStats, params: MixtureParams) -> MixtureParams:
         """Return the parameters that maximise the expected (penalised) log-likelihood."""
@@ -192,7 +219,7 @@ class Mixture(Generic[F]):
             out = np.repeat(np.log(params.weights)[:, None], len(X), axis=1)
         self.family.log_density(X, params.components, out)
         if labels is not None:
-            out[_expand(labels, len(out)) == 0] = -np.inf
+            out[expanded(labels, len(out)) == 0] = -np.inf
         return out.T
 
     def responsibilities(self, rows: Rows, params: MixtureParams) -> Array:
@@ -252,8 +279,8 @@ class Mixture(Generic[F]):
         K = len(params.weights)
         stats = self.family.zero_stats(params.components)
         counts = np.zeros(K)
-        for part in self._blocks(rows.X, K):
-            resp = _expand(given[part], K)
+        for part in cut_into_blocks(rows.X, K):
+            resp = expanded(given[part], K)
             if rows.weight is not None:
                 resp *= rows.weight[part]
             self.family.accumulate(rows.X[part], resp, params.components, stats)
@@ -296,20 +323,6 @@ class Mixture(Generic[F]):
         penalty = getattr(self.family, "log_penalty", None)
         return np.zeros(len(params.weights)) if penalty is None else np.asarray(penalty(params.components))
 
-    def _pruning(self, X: Any, components: Any, offsets: Array, smallest: float) -> Pruning | None:
-        """Return how to list the pairs of row and component that matter, None where looking at all is cheaper."""
-        depth = self.family.pruning_depth(X, components, offsets, smallest)
-        return Pruning(offsets, smallest, depth) if depth else None
-
-    @staticmethod
-    def _blocks(X: Any, K: int) -> list[slice]:
-        """Cut the rows of X into blocks of nearly equal length."""
-        n = len(X)
-        width = K if isinstance(X, SparseRows) else max(K, X.shape[1])
-        most = max(256, min(MAX_BLOCK_ROWS, BLOCK_CELLS // width))
-        count = -(-n // most)
-        return [slice(n * i // count, n * (i + 1) // count) for i in range(count)]
-
     def _posterior(
         self,
         rows: Rows,
@@ -318,79 +331,51 @@ class Mixture(Generic[F]):
         *,
         penalised: bool = True,
         strict: bool = True,
-        sparse: bool = False,
-    ) -> Iterator[_Block]:
+    ) -> Iterator[Block]:
         """Yield the responsibilities of one block of rows after the other, and add their sums to counts (K,).
 
-        Strict refuses impossible rows. Sparse lists those that are not 0 alone, where that pays. Arrays are reused by
-        the next block.
+        Strict refuses impossible rows. Arrays are reused by the next block.
         """
         if not self._is_canonical(rows):
             rows = self.canonical(rows)
         X, weight, labels = rows
         K = len(params.weights)
-        known, allowed = (labels, None) if labels is None or labels.ndim == 1 else (None, labels)
-        if known is not None and known.max(initial=-1) >= K:
-            raise ValueError(f"rows.labels hold {known.max()}, but there are {K} components, from 0 to {K - 1}.")
-        if allowed is not None and allowed.shape[1] != K:
-            raise ValueError(f"rows.labels have {allowed.shape[1]} columns, but there are {K} components.")
+        check_labels(labels, K)
         counts = np.zeros(K) if counts is None else counts
         log_penalty = self._log_penalty(params) if penalised else np.zeros(K)
-        # In an E-step what adds no digit may be left out, but not for whoever asks for responsibilities.
-        smallest = NEGLIGIBLE if penalised and getattr(self.family, "ignores_negligible", False) else UNDERFLOW
         with np.errstate(divide="ignore"):
             log_weights = np.log(params.weights)
-        blocks = self._blocks(X, K)
+        blocks = cut_into_blocks(X, K)
         longest = -(-len(X) // len(blocks)) if blocks else 0
         buffer, logliks = np.empty(K * longest), np.empty(longest)
-        sparse &= labels is None and len(log_penalty) == K >= MIN_SPARSE_COMPONENTS and len(X) * K >= MIN_SPARSE_CELLS
-        pruning = None
-        if sparse and log_penalty.min() >= -MAX_SPARSE_PENALTY:
-            pruning = self._pruning(X, params.components, log_weights + log_penalty, smallest)
-        found = None if pruning is None else empty_candidates(K, longest)
         for part in blocks:
             m = part.stop - part.start
             block, resp, row_loglik = X[part], buffer[: K * m].reshape(K, m), logliks[:m]
-            row_weight = ONES[:m] if weight is None else weight[part]
-            if found is not None and self.family.find_candidates(block, params.components, pruning, resp, found):
-                loglik, penalty = normalise_candidates(found, log_penalty, row_weight, counts)
-                yield _Block(part, block, resp, row_loglik, loglik, penalty, found)
-                continue
             resp.fill(0.0)
             self.family.log_density(block, params.components, resp)
-            if allowed is not None:
-                keep_allowed(resp, allowed[part])
+            known = UNKNOWN[:m]
+            if labels is not None and labels.ndim > 1:
+                keep_allowed(resp, labels[part])
+            elif labels is not None:
+                known = labels[part]
             loglik, penalty, impossible = responsibilities(
                 resp,
                 log_weights,
                 log_penalty,
-                row_weight,
-                UNKNOWN[:m] if known is None else known[part],
+                ONES[:m] if weight is None else weight[part],
+                known,
                 counts,
                 row_loglik,
-                smallest,
+                self._smallest(penalised),
             )
             if impossible >= 0 and strict:
                 raise ZeroDensityError(part.start + impossible)
-            yield _Block(part, block, resp, row_loglik, loglik, penalty)
+            yield Block(part, block, resp, row_loglik, loglik, penalty)
+
+    def _smallest(self, penalised: bool) -> float:
+        """Return the logarithm of what is taken for 0: in an E-step what adds no digit, and nothing for others."""
+        return NEGLIGIBLE if penalised and getattr(self.family, "ignores_negligible", False) else UNDERFLOW
 
 
-class _Block(NamedTuple):
-    """Responsibilities (K, m) of one block of rows, times the row weights, and log-likelihoods (m,)."""
-
-    rows: slice
-    X: Any
-    resp: Array
-    row_loglik: Array
-    loglik: float
-    penalty: float
-    found: Candidates | None = None  # in place of resp and row_loglik
-
-
-def _expand(given: NDArray[Any], K: int) -> Array:
-    """Return responsibilities (K, m) from those given as (m, K) or as labels (m,), -1 for unknown."""
-    if given.ndim == 2:
-        return np.array(given.T, np.float64, order="C")
-    resp: Array = np.equal.outer(np.arange(K), given).astype(np.float64)
-    resp[:, given < 0] = 1.0 / K
-    return resp
+def _total_weight(rows: Rows) -> float:
+    return float(len(rows.X) if rows.weight is None else np.sum(rows.weight))

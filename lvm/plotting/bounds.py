@@ -12,6 +12,7 @@ from scipy.special import softmax
 
 from lvm import _checks
 from lvm.bounds import decompose
+from lvm.em import ROUNDING
 from lvm.plotting.canvas import COLOURS, INK, Array, sized, tidy
 from lvm.protocol import Rows
 
@@ -149,7 +150,10 @@ def _entry(
 
 
 def _highest(bound: Callable[[float], Any], old: float, reach: float) -> float:
-    """Return where a bound is highest, within reach of the old value; the old value where it is lower or undefined."""
+    """Return where a bound is highest, within reach of the old value.
+
+    The old value where it is lower there or undefined, or higher by no more than rounding.
+    """
 
     def depth(value: float) -> float:
         height = float(bound(float(value)))
@@ -157,7 +161,8 @@ def _highest(bound: Callable[[float], Any], old: float, reach: float) -> float:
 
     with np.errstate(invalid="ignore"):
         found = minimize_scalar(depth, bounds=(old - reach, old + reach), method="bounded")
-    return float(found.x) if found.fun < depth(old) else old
+    before = depth(old)
+    return float(found.x) if found.fun < before - ROUNDING * abs(before) else old
 
 
 def _curves(model: Any, rows: Any, along: Callable[[float], Any], q: Array, positions: Array) -> Array:

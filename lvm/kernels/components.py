@@ -1,0 +1,74 @@
+"""What a pass over rows needs of a family: functions chosen by the type of its room for components and their sums.
+
+A room is a NamedTuple of arrays, made anew for no two passes of the same sizes. It has at least
+
+- `log_norms` (K,), float64: log densities where distances are 0, which `prepare` writes; an E-step adds its offsets;
+- `constants` and `reliefs`, of K values or more in the dtype of the rows, which an E-step writes;
+- `counts` (K,), float64: sums of responsibilities.
+
+What is summed in a room is 0 between passes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+from lvm._jit import Array, choose_by_type
+from lvm.kernels.guesses import Guess
+from lvm.kernels.panels import Panels
+
+
+class Moments(NamedTuple):
+    """Sums of weights (K,), and first and second moments about the means, as the Gaussian structure has them."""
+
+    counts: Array
+    first: Array
+    second: Array
+
+
+def prepare(room: Any, params: Any) -> None:
+    """Write the components as panels see them to room, from parameters."""
+    raise NotImplementedError
+
+
+def add_panel_densities(
+    panels: Panels, at: Any, room: Any, guess: Guess, k: Any, limit: Any, values: Array, first: Any
+) -> Any:
+    """Write the constants in room less half the squared distances of the panel at a position to values, from first on.
+
+    With a guess, that the rows belong to component k, values below that of k by more than -limit may be -inf. Returns
+    how many components were evaluated.
+    """
+    raise NotImplementedError
+
+
+def square_norms(panels: Panels, at: Any, k: Any, room: Any, norms: Array) -> None:
+    """Write the squared distances of the panel at a position from component k to norms (width,)."""
+    raise NotImplementedError
+
+
+def add_moments(panels: Panels, n_panels: Any, r: Array, first: Any, k: Any, room: Any) -> None:
+    """Add the moments of panels under responsibilities r, from `first` on, for component k to those in room."""
+    raise NotImplementedError
+
+
+def join(strip: Any, n_panels: Any, room: Any) -> bool:
+    """Add the moments of a strip under all components at once, where there is a way to; return whether there is."""
+    raise NotImplementedError
+
+
+def collect(room: Any, params: Any, stats: Any) -> None:
+    """Move the moments in room to stats, about the means in params."""
+    raise NotImplementedError
+
+
+def never_join(strip: Any, n_panels: Any, room: Any) -> bool:  # noqa: ARG001 - the arguments of `join`
+    """Leave the moments to each component."""
+    return False
+
+
+def implement(room: type, **functions: Callable[..., Any]) -> None:
+    """Make kernels use these functions in place of those of the same names above, for rooms of a type."""
+    for name, function in functions.items():
+        choose_by_type(globals()[name], "room", {room: function})

@@ -1,0 +1,80 @@
+"""Passes over rows, in the order that takes least time."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from lvm._jit import Array
+from lvm.kernels.estep import BOTH, run_estep
+from lvm.kernels.guesses import BLOCK, no_guess, prepared_guess, sort_by_guess
+from lvm.kernels.panels import POINTS, kept_by_thread, strip_length
+from lvm.kernels.whitened import WhiteningRoom
+from lvm.kernels.workspace import EVALUATED, ROWS, Posterior, Workspace, empty_strip
+
+# Where sorting is considered: few pairs are done before it, and few components leave nothing out; and memory for the
+# tangents of all pairs of components, in numbers.
+MIN_SORTED_PAIRS, MIN_SORTED_COMPONENTS, MAX_TANGENTS = 1 << 15, 8, 1 << 20
+TRIAL = 256  # rows
+
+
+def run_pass(
+    X: Array, params: Any, posterior: Posterior, resp: Array, stats: Any, steps: int, make_room: Callable[..., Any]
+) -> tuple[float, float, int]:
+    """Do the steps of a pass over X (n, d), see `run_estep`, with room for components by `make_room`.
+
+    Rows are sorted by their likeliest component, block by block, where that saves enough densities: where the first
+    rows, which are not, have few responsibilities that are not 0, and as long as it does.
+    """
+    (K, d), n = params.means.shape, len(X)
+    space = _workspace(make_room, min(n, POINTS), d, K, X.dtype)
+    strip = space.strip
+    may_be_sorted = n * K >= MIN_SORTED_PAIRS and steps == BOTH and has_guess(space.room) and not len(posterior.labels)
+    if not may_be_sorted:
+        done: tuple[float, float, int] = run_estep(X, params, posterior, resp, space, stats, steps, 0)
+        return done
+    loglik, penalty, is_sorted, start = 0.0, 0.0, False, 0
+    while start < n:
+        rows = X[start : start + BLOCK] if is_sorted else X[start:]
+        if is_sorted:
+            sort_by_guess(rows, space.guess, strip.panels, strip.rows)
+        of_rows = posterior._replace(weight=posterior.weight[start : start + len(rows)])
+        strip.tally.fill(0)
+        more, penalties, impossible = run_estep(
+            rows, params, of_rows, resp, space, stats, steps, TRIAL if may_be_sorted and not is_sorted else 0
+        )
+        loglik, penalty = loglik + more, penalty + penalties
+        if impossible >= 0:
+            return loglik, penalty, start + impossible
+        start += int(strip.tally[ROWS])
+        may_be_sorted &= not is_sorted or pays(strip.tally[EVALUATED] / (K * len(rows)), d)
+        is_sorted = may_be_sorted
+        if start < n:
+            space = space._replace(guess=prepared_guess(params, X.dtype) if is_sorted else no_guess(X.dtype))
+    return loglik, penalty, -1
+
+
+@kept_by_thread
+def _workspace(make_room: Callable[..., Any], n: int, d: int, K: int, dtype: np.dtype[Any]) -> Workspace:
+    m = strip_length(n, max(K, d), dtype)
+    return Workspace(empty_strip(m, d, K, dtype), make_room(m, d, K, dtype), no_guess(dtype))
+
+
+def has_guess(room: Any) -> bool:
+    """Return whether densities in this room use a guess, and cost enough for it."""
+    if not isinstance(room, WhiteningRoom):
+        return False
+    K, e = room.near.shape
+    return bool(K >= MIN_SORTED_COMPONENTS and K * K * e <= MAX_TANGENTS)
+
+
+def pays(share: float, d: int) -> bool:
+    """Return whether sorted rows save time where this share of densities of d features is left.
+
+    In cycles per pair of row and component, as measured: a density; the scores and bounds; what the responsibilities
+    of rows that are not sorted cost more.
+    """
+    density, bound, unsorted = d * (d + 6) / 16 + 3, 0.25 * d + 2.5, 2.0
+    return bool(share * density + bound < density + unsorted)

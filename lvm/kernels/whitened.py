@@ -1,0 +1,315 @@
+"""Gaussian log densities and moments under full covariance, panel by panel."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from lvm._jit import Array, bare_helper
+from lvm._tiles import (
+    COLUMNS,
+    ROWS,
+    Memory,
+    Position,
+    add_row_totals,
+    add_totals,
+    fill_rows,
+    on_tile,
+    store_tile,
+    unrolled,
+    zero_tile,
+)
+from lvm._vectors import FOUR, ONE, TWO, ZERO, any_above, larger, load, spread, square_root, store
+from lvm.kernels.components import implement, never_join, square_norms
+from lvm.kernels.guesses import Guess, add_multiples
+from lvm.kernels.moments import move_moments
+from lvm.kernels.panels import Panels, as_panels, carved, padded, panel_width, panels_size
+from lvm.kernels.strips import LOG_2PI
+
+HALF = np.float32(0.5)  # exact, and no float32 becomes a float64 by it
+
+
+class WhiteningRoom(NamedTuple):
+    """Components as panels of one dtype see them, and their sums; d is padded with zeros to e, a multiple of 4.
+
+    Attributes
+    ----------
+    n_features : int
+        d.
+    log_norms : ndarray of shape (K,), float64
+        Log densities at the means; for an E-step, with the offsets of a `Posterior`.
+    constants, reliefs : ndarray of shape (K,)
+        These, and the reliefs of a `Posterior`, in the dtype of the rows.
+    near : ndarray of shape (K, e)
+        Means, rounded to the dtype.
+    offsets : ndarray of shape (K, e)
+        -L (mean - near): what the rounding of the means lacks, after whitening.
+    factors : ndarray of shape (K, e (e + 4) / 2)
+        Inverse Cholesky factors L, lower: of four rows at a time the columns up to that of the last, one by one.
+    centred : ndarray of shape (e width,)
+        Scratch: a centred panel.
+    norms : ndarray of shape (width,)
+        Scratch: its squared norms after whitening.
+    weighted : Panels
+        Scratch: features about the mean times sqrt(r), and, as the last, sqrt(r).
+    listed : ndarray of shape (K,), uint64
+        Scratch: components whose density is to be computed.
+    counts, first, products : ndarray of shape (K,), (K, e) and (K, e (e + 4) / 2), float64
+        Sums of r, of r (x - near), and of the products of these, see `add_products`.
+    """
+
+    n_features: int
+    log_norms: Array
+    constants: Array
+    reliefs: Array
+    near: Array
+    offsets: Array
+    factors: Array
+    centred: Array
+    norms: Array
+    weighted: Panels
+    listed: NDArray[np.uint64]
+    counts: Array
+    first: Array
+    products: Array
+
+
+def whitening_room(m: int, d: int, K: int, dtype: np.dtype[Any]) -> WhiteningRoom:
+    """Return room for K components and strips of m rows of d features."""
+    e, width = padded(d), panel_width(dtype)
+    triangle = e * (e + 4) // 2
+    scratch = {"weighted": panels_size(m, e + 1, dtype), "centred": e * width, "norms": width}
+    single = {"constants": K, "reliefs": K, "near": (K, e), "offsets": (K, e), "factors": (K, triangle)}
+    double = {"log_norms": K, "counts": K, "first": (K, e), "products": (K, triangle)}
+    arrays = carved((dtype, scratch), (dtype, single), (np.float64, double), (np.uint64, {"listed": K}))
+    return WhiteningRoom(n_features=d, **arrays | {"weighted": as_panels(arrays["weighted"], e + 1)})
+
+
+@bare_helper
+def pack_factor(L: Array, packed: Array) -> float:
+    """Write an inverse Cholesky factor L (d, d) to packed (e (e + 4) / 2,); return the logarithm of its determinant."""
+    at, log_determinant = 0, 0.0
+    for i in range(L.shape[0]):
+        log_determinant += np.log(L[i, i])
+        for j in range(i + 1):
+            packed[at + 4 * j + i % 4] = L[i, j]
+        at += 4 * (i + 1) if i % 4 == 3 else 0
+    return log_determinant
+
+
+def _prepare(room: WhiteningRoom, params: Any) -> None:
+    """Write means (K, d) and inverse Cholesky factors (C, d, d) to room; C is K or 1."""
+    K, d = params.means.shape
+    for k in range(K):
+        L, mean, near = params.inverse_cholesky[min(k, len(params.inverse_cholesky) - 1)], params.means[k], room.near[k]
+        room.log_norms[k] = pack_factor(L, room.factors[k]) - 0.5 * d * LOG_2PI
+        for i in range(d):
+            near[i] = mean[i]
+            rest = 0.0
+            for j in range(i + 1):
+                rest -= L[i, j] * (mean[j] - near[j])
+            room.offsets[k, i] = rest
+
+
+def _collect(room: WhiteningRoom, params: Any, stats: Any) -> None:
+    """Move the moments in room to stats, about the means."""
+    for k in range(len(stats.counts)):
+        mean, second = params.means[k], stats.second[min(k, len(stats.second) - 1)]
+        unpack_products(room.products[k], second)
+        move_moments(mean, room.near[k], room.counts[k], room.first[k], second)
+        stats.counts[k] += room.counts[k]
+        room.counts[k] = 0.0
+        for i in range(len(mean)):
+            stats.first[k, i] += room.first[k, i]
+            room.first[k, i] = 0.0
+
+
+@on_tile
+def whiten(tile: Any, z: Memory, row: Position, L: Memory, at: Position) -> None:
+    """Add four columns of four rows of L times four rows of z to the four rows of y = L z."""
+    for j in range(ROWS):
+        for column in range(COLUMNS):
+            points = z.load(row + (COLUMNS * j + column) * z.lanes)
+            for i in range(ROWS):
+                tile[i][column] += L.spread(at + (ROWS * j + i)) * points
+
+
+@on_tile
+def whiten_last(
+    tile: Any, x: Memory, at: Position, mean: Memory, z: Memory, j: Position, L: Memory, entry: Position
+) -> None:
+    """Centre rows j to j + 3 of a panel x, write them to z, and add the triangle on the diagonal of L times them."""
+    for i in range(ROWS):
+        row, centre = j * (COLUMNS * x.lanes) + COLUMNS * i * x.lanes, mean.spread(j + i)
+        points = [x.load(at + (row + column * x.lanes)) - centre for column in range(COLUMNS)]
+        for below in range(i, ROWS):
+            factor = L.spread(entry + (ROWS * i + below))
+            for column in range(COLUMNS):
+                tile[below][column] += factor * points[column]
+        for column in range(COLUMNS):  # after all loads: the compiler would repeat those behind a store
+            z.store(points[column], row + column * x.lanes)
+
+
+@unrolled
+def _add_squares(tile: Any, norms: Memory) -> None:
+    """Add the sums of squares of the columns of a tile to norms (width,)."""
+    for column in range(COLUMNS):
+        at = column * norms.lanes
+        norm = norms.load(at)
+        for row in tile:
+            norm += row[column] * row[column]
+        norms.store(norm, at)
+
+
+def _square_norms(panels: Panels, at: Any, k: Any, room: WhiteningRoom, norms: Array) -> None:
+    """Write the squared norms of L (x - mean), see `components.square_norms`."""
+    L, mean, offset, z = room.factors[k], room.near[k], room.offsets[k], room.centred
+    zero, entry = spread(0.0, z), ZERO
+    store(zero, norms, ZERO)
+    store(zero, norms, panels.width // TWO)
+    for j in range(ZERO, np.uint64(len(mean)), FOUR):
+        # Four rows of y = L z for a panel of points: nothing is stored, and six loads serve eight multiply-adds. By
+        # four columns, since the ends of long loops are mispredicted.
+        tile = fill_rows(zero_tile(z), offset, j)
+        for i in range(ZERO, j, FOUR):
+            tile = whiten(tile, z, i * panels.width, L, entry)
+            entry += FOUR * FOUR
+        tile = whiten_last(tile, panels.values, at, mean, z, j, L, entry)
+        entry += FOUR * FOUR
+        _add_squares(tile, norms)
+
+
+def _add_densities(
+    panels: Panels, at: Any, room: WhiteningRoom, guess: Guess, k: Any, limit: Any, values: Array, first: Any
+) -> Any:
+    """Write the log densities of a panel, see `components.add_panel_densities`."""
+    half, width, K, is_guess = panels.width // TWO, panels.width, np.uint64(len(room.log_norms)), len(guess.order) > 0
+    for j in range(K):
+        room.listed[j] = k if is_guess else j
+    n_listed, n_evaluated = ONE if is_guess else K, ZERO
+    while n_listed > ZERO:
+        for a in range(n_listed):
+            j = room.listed[a]
+            square_norms(panels, at, j, room, room.norms)
+            to = first + j * width
+            store(room.constants[j] - HALF * load(room.norms, ZERO), values, to)
+            store(room.constants[j] - HALF * load(room.norms, half), values, to + half)
+        # After the guess those that may come near, and then no more.
+        is_first, n_evaluated = is_guess and n_evaluated == ZERO, n_evaluated + n_listed
+        n_listed = _list_neighbours(room, guess, k, width, limit, values, first) if is_first else ZERO
+    return n_evaluated
+
+
+@bare_helper
+def _list_neighbours(
+    room: WhiteningRoom, guess: Guess, k: Any, width: Any, limit: Any, values: Array, first: Any
+) -> Any:
+    """List what may come within -limit of component k, for a panel centred there, in room.listed; return how many.
+
+    The values of all others become -inf.
+    """
+    e, half, K, found = np.uint64(room.near.shape[1]), width // TWO, np.uint64(len(room.log_norms)), ZERO
+    nothing, own = spread(-np.inf, values), first + k * width
+    floor, floor2 = load(values, own) + limit, load(values, own + half) + limit
+    for group in range(ZERO, K, FOUR):
+        tile, entry = zero_tile(values), (k * np.uint64(len(guess.constants)) + group) * e
+        for i in range(ZERO, e, FOUR):
+            tile = add_multiples(tile, room.centred, i * width, guess.tangents, entry + FOUR * i)
+        store_tile(tile, guess.scores, ZERO)
+        for j in range(group, min(group + FOUR, K)):
+            at, to = (j - group) * width, first + j * width
+            above = larger(load(guess.scores, at) - floor, load(guess.scores, at + half) - floor2)
+            if j != k:
+                if any_above(above + (room.constants[j] + guess.heights[k, j]), 0.0):
+                    room.listed[found] = j
+                    found += ONE
+                else:
+                    store(nothing, values, to)
+                    store(nothing, values, to + half)
+    return found
+
+
+@on_tile
+def _weigh(
+    tile: Any, x: Memory, row: Position, mean: Memory, i: Position, w: Memory, to: Position, roots: Position
+) -> None:
+    """Write sqrt(r) (x - mean) of four features to w, and add r (x - mean) to the rows of the tile."""
+    for column in range(COLUMNS):
+        root = w.load(roots + column * w.lanes)
+        for feature in range(ROWS):
+            step = (COLUMNS * feature + column) * w.lanes
+            z = (x.load(row + step) - mean.spread(i + feature)) * root
+            w.store(z, to + step)
+            tile[feature][column] += z * root
+
+
+@on_tile
+def _multiply(tile: Any, w: Memory, row: Position, column: Position) -> None:
+    """Add the products of four features, from position row on, with two, from position column on."""
+    width = COLUMNS * w.lanes
+    for part in range(0, width, w.lanes):
+        others = [w.load(column + (j * width + part)) for j in range(COLUMNS)]
+        for i in range(ROWS):
+            feature = w.load(row + (i * width + part))
+            for j in range(COLUMNS):
+                tile[i][j] += feature * others[j]
+
+
+@bare_helper
+def add_products(w: Panels, n_panels: Any, d: Any, sums: Array) -> None:
+    """Add the sums over points of products of two of the first d features of w to sums, flat.
+
+    Of features i >= j, and some others: four i by two j at a time, see `unpack_products`.
+    """
+    at = ZERO
+    for i in range(ZERO, d, FOUR):
+        for j in range(ZERO, min(i + FOUR, d), TWO):
+            tile, row, column = zero_tile(w.values), i * w.width, j * w.width
+            for _ in range(n_panels):
+                tile = _multiply(tile, w.values, row, column)  # six loads serve eight multiply-adds
+                row, column = row + w.stride, column + w.stride
+            add_totals(tile, sums, at)
+            at += FOUR * TWO
+
+
+@bare_helper
+def unpack_products(sums: Array, second: Array) -> None:
+    """Move the sums of `add_products` to the lower half of second (d, d)."""
+    d, at = second.shape[0], 0
+    for i in range(0, d, 4):
+        for j in range(min(i + 4, d + d % 2)):
+            for row in range(i, i + 4):
+                if j <= row < d and j < d:
+                    second[row, j] += sums[at]
+                sums[at] = 0.0
+                at += 1
+
+
+def add_whitened_moments(panels: Panels, n_panels: Any, r: Array, first: Any, k: Any, room: WhiteningRoom) -> None:
+    """Add the moments of panels, see `components.add_moments`."""
+    w, e, mean = room.weighted, np.uint64(room.near.shape[1]), room.near[k]
+    half, roots = w.width // TWO, e * w.width
+    for q in range(n_panels):
+        p, to = first + q * w.width, q * w.stride + roots
+        store(square_root(load(r, p)), w.values, to)
+        store(square_root(load(r, p + half)), w.values, to + half)
+    for i in range(ZERO, e, FOUR):
+        tile = zero_tile(w.values)
+        for q in range(n_panels):
+            at, to = q * panels.stride + i * w.width, q * w.stride
+            tile = _weigh(tile, panels.values, at, mean, i, w.values, to + i * w.width, to + roots)
+        add_row_totals(tile, room.first[k], i)
+    add_products(w, n_panels, np.uint64(room.n_features), room.products[min(k, np.uint64(len(room.products) - 1))])
+
+
+implement(
+    WhiteningRoom,
+    prepare=_prepare,
+    add_panel_densities=_add_densities,
+    square_norms=_square_norms,
+    add_moments=add_whitened_moments,
+    join=never_join,
+    collect=_collect,
+)

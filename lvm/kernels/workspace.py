@@ -1,0 +1,110 @@
+"""What a pass over rows works with: the posterior it computes, and room for a strip of rows."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from lvm._jit import Array, canonical
+from lvm.kernels.guesses import Guess
+from lvm.kernels.panels import Panels, as_panels, carved, padded, panels_size
+
+EVALUATED, USED, ROWS = range(3)  # what a strip tallies
+
+
+class Posterior(NamedTuple):
+    """What turns log densities into responsibilities.
+
+    Attributes
+    ----------
+    offsets : ndarray of shape (K,)
+        log weights + log penalties.
+    reliefs : ndarray of shape (K,)
+        exp(-log penalties) over the largest of them.
+    log_relief : float
+        The logarithm of that largest.
+    smallest : float
+        Responsibilities below exp(smallest) of the row's largest are taken for 0.
+    weight : ndarray of shape (n,), or empty
+        Row weights; none means 1.
+    labels : ndarray of shape (n,), int64, or empty
+        Known components, -1 where unknown; none means all unknown.
+    """
+
+    offsets: Array
+    reliefs: Array
+    log_relief: float
+    smallest: float
+    weight: Array
+    labels: NDArray[np.int64]
+
+
+# For the steps that need none.
+NO_POSTERIOR = Posterior(np.empty(0), np.empty(0), 0.0, 0.0, canonical(np.empty(0)), canonical(np.empty(0), np.int64))
+NO_RESPONSIBILITIES = np.empty((0, 0))
+
+
+class Strip(NamedTuple):
+    """Scratch for a strip of m rows; panel q has `values` of component k from (q K + k) width on.
+
+    Attributes
+    ----------
+    panels, gathered : Panels
+        The rows as they lie, and those of the queue.
+    values : ndarray
+        Log densities; then responsibilities over those in `scale`. There is room for three more components.
+    rows : ndarray of shape (m,), uint64
+        Positions of the rows in X.
+    weight, top, totals, reliefs, scale : ndarray of shape (m,)
+        Of each row the weight, 0 beyond the last; the largest value; the sums of exp(value - top), as they are and
+        times the reliefs; weight over total.
+    r : ndarray of shape (m,)
+        Responsibilities of one component.
+    active : ndarray, uint64
+        Panels with a responsibility that is not 0, of component k from k m on.
+    n_active : ndarray of shape (K,), uint64
+        How many.
+    queue, queue_r : ndarray, uint64 and the dtype of the rows
+        Rows that wait for their moments and their responsibilities, of component k from 2 k m on.
+    lengths : ndarray of shape (K,), uint64
+        How many.
+    tally : ndarray of shape (3,), uint64
+        Numbers of densities evaluated, of responsibilities that are not 0, and of rows that are done.
+    """
+
+    panels: Panels
+    gathered: Panels
+    values: Array
+    rows: NDArray[np.uint64]
+    weight: Array
+    top: Array
+    totals: Array
+    reliefs: Array
+    scale: Array
+    r: Array
+    active: NDArray[np.uint64]
+    n_active: NDArray[np.uint64]
+    queue: NDArray[np.uint64]
+    queue_r: Array
+    lengths: NDArray[np.uint64]
+    tally: NDArray[np.uint64]
+
+
+def empty_strip(m: int, d: int, K: int, dtype: np.dtype[Any]) -> Strip:
+    """Return room for strips of m rows of d features under K components."""
+    e = padded(d)
+    large = {"panels": panels_size(m, e, dtype), "gathered": panels_size(m, e, dtype), "values": (K + 3) * m}
+    single = dict.fromkeys(("weight", "top", "totals", "reliefs", "scale", "r"), m) | {"queue_r": 2 * K * m}
+    whole = {"rows": m, "active": K * m, "n_active": K, "queue": 2 * K * m, "lengths": K, "tally": 3}
+    arrays = carved((dtype, large), (dtype, single), (np.uint64, whole))
+    return Strip(**arrays | {name: as_panels(arrays[name], e) for name in ("panels", "gathered")})
+
+
+class Workspace(NamedTuple):
+    """All that a pass works with."""
+
+    strip: Strip
+    room: Any
+    guess: Guess
