@@ -134,7 +134,15 @@ def _cache_parents() -> Iterator[Path]:
 def _sources_hash() -> str:
     package = Path(__file__).parent
     digest = hashlib.sha256()
-    for pattern in ("_jit.py", "_vectors.py", "_tiles.py", "protocol.py", "kernels/*.py", "families/*.py"):
+    for pattern in (
+        "_jit.py",
+        "_vectors.py",
+        "_tiles.py",
+        "_handles.py",
+        "protocol.py",
+        "kernels/*.py",
+        "families/*.py",
+    ):
         for path in sorted(package.glob(pattern)):
             digest.update(path.name.encode() + path.read_bytes())
     return digest.hexdigest()[:16]

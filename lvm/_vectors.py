@@ -152,6 +152,16 @@ def _load_one(_typing: Any, array: Any, _position: Any) -> Any:
     return array.dtype(array, types.uint64), generate
 
 
+def _load_bytes(_typing: Any, array: Any, _position: Any) -> Any:
+    def generate(context: Any, builder: Any, typed: Any, arguments: Any) -> Any:
+        pointer = _pointer(context, builder, typed.args[0], arguments[0], arguments[1], ir.IntType(64))
+        loaded = builder.load(pointer)
+        loaded.align = 1
+        return loaded
+
+    return types.uint64(array, types.uint64), generate
+
+
 def _spread(_typing: Any, value: Any, array: Any) -> Any:
     vector = _native(array)
 
@@ -202,6 +212,8 @@ load = cast(Callable[[Any, Any], Any], intrinsic(_loader(_native)))
 load_eight = cast(Callable[[Any, Any], Any], intrinsic(_loader(lambda array: VectorType(array.dtype, 8))))
 # load_one(array, position): a number.
 load_one = cast(Callable[[Any, Any], Any], intrinsic(_load_one))
+# load_bytes(array, position): eight bytes of an array of uint8, the first one lowest.
+load_bytes = cast(Callable[[Any, Any], int], intrinsic(_load_bytes))
 # store(vector, array, position).
 store = cast(Callable[[Any, Any, Any], None], intrinsic(_store))
 # spread(number, array): a vector of an array's dtype with all its entries equal.

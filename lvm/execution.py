@@ -13,7 +13,7 @@ from functools import reduce
 from itertools import pairwise, repeat
 from threading import Condition
 from types import TracebackType
-from typing import Any, cast
+from typing import Any
 
 import joblib
 import numpy as np
@@ -75,12 +75,13 @@ def add_stats(into: Any, more: Any) -> Any:
     return None if into is None else into + more
 
 
-def stats_at(model: Any, params: Any) -> Callable[[Any], Any]:
-    """Return the model's E-step at params as a function of rows, by its `estep_at` where it has one."""
-    estep_at = shortcut(model, "estep_at", "estep_stats")
-    if estep_at is None:
+def stats_at(model: Any) -> Callable[[Any], Callable[[Any], Any]]:
+    """Return a function of parameters that returns the E-step at them as a function of rows."""
+
+    def by_rows(params: Any) -> Callable[[Any], Any]:
         return lambda rows: model.estep_stats(rows, params)
-    return cast(Callable[[Any], Any], estep_at(params))
+
+    return shortcut(model, "estep_at", "estep_stats") or by_rows
 
 
 class _Fold:
@@ -151,7 +152,7 @@ class Execution:
     """
 
     def __init__(self, model: Any, rows: Any, n_jobs: int | None = None, ordered_map: OrderedMap | None = None) -> None:
-        self._model = model
+        self._stats_at = stats_at(model)
         self._rows = rows
         self._chunks = chunk_slices(n_rows(rows), _width(rows), _sparse_features(rows))
         self._map = ordered_map
@@ -179,7 +180,7 @@ class Execution:
         ZeroDensityError
             Naming the first row in its chunk whose density is 0 under every component.
         """
-        stats_of = stats_at(self._model, params)
+        stats_of = self._stats_at(params)
         if self._pool is not None:
             return self._threaded(self._pool, stats_of)
         if self._map is None:

@@ -14,10 +14,8 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-# Kernels that serve the uint8 rows of Bernoulli and the float64 rows of the others, or numbers and vectors of them.
-TWO_DTYPES = {f"lvm.kernels.products.{name}" for name in ("_load_tile", "add_products", "add_weighted_rows")}
-TWO_DTYPES |= {f"lvm.kernels.elementary.{name}" for name in ("_exp", "log")}
-SIGNATURES = dict.fromkeys(TWO_DTYPES, 2)
+# Functions of numbers, and of vectors of them.
+SIGNATURES = {f"lvm.kernels.elementary.{name}": 2 for name in ("_exp", "log")}
 
 # The E-step is compiled for what it is given to work with: full, tied, diagonal and spherical components, the two of
 # heavy tails, and moments without parameters to be.

@@ -55,14 +55,19 @@ def chunks(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
     seen: list[Any] = []
     original = execution.stats_at
 
-    def record(model: Any, params: Any) -> Any:
-        stats_of = original(model, params)
+    def record(model: Any) -> Any:
+        stats_at = original(model)
 
-        def stats_of_chunk(rows: Any) -> Any:
-            seen.append((model, rows, params))
-            return stats_of(rows)
+        def recorded(params: Any) -> Any:
+            stats_of = stats_at(params)
 
-        return stats_of_chunk
+            def stats_of_chunk(rows: Any) -> Any:
+                seen.append((model, rows, params))
+                return stats_of(rows)
+
+            return stats_of_chunk
+
+        return recorded
 
     monkeypatch.setattr(execution, "stats_at", record)
     return seen

@@ -15,7 +15,7 @@ from lvm.execution import Execution
 from lvm.families import FullGaussian
 from lvm.kernels import guesses, passes
 from lvm.kernels.estep import run_estep
-from lvm.kernels.guesses import BLOCK, prepared_guess, sort_by_guess, write_groups
+from lvm.kernels.guesses import BLOCK, Guess, empty_guess, prepare_guess, sort_by_guess, write_groups
 from lvm.kernels.panels import POINTS, as_panels, padded, panels_size
 from lvm.kernels.passes import MIN_SORTED_COMPONENTS, MIN_SORTED_PAIRS, pays
 from lvm.kernels.workspace import ROWS
@@ -141,7 +141,7 @@ def run_hopeful(*given: Any) -> Any:
     if trial:
         rows, weight = X[:trial], posterior.weight[:trial]
         done = run_estep(rows, params, posterior._replace(weight=weight), resp, space, stats, steps, 0)
-        space.strip.tally[ROWS] = trial
+        space.values.strip.tally[ROWS] = trial
         return done
     return run_estep(*given)
 
@@ -207,13 +207,20 @@ def test_groups_of_four(K: int, d: int) -> None:
         assert_array_equal(found[:, d:], 0.0)
 
 
+def guess_of(components: Any, dtype: Any = np.float64) -> Guess:
+    """Return the guess of some parameters."""
+    guess = empty_guess(*components.means.shape, np.dtype(dtype))
+    prepare_guess(components, guess)
+    return guess
+
+
 @pytest.mark.parametrize("d", [1, 2, 5, 8])
 def test_tangents_bound_log_densities(d: int) -> None:
     """heights + tangents . (x - mean_k) is at least -|L_j (x - mean_j)|**2 / 2, and equal at the mean of k."""
     K = 9
     _, params, X = problem(400, d, K, 3.0)
     means, _, factors = params.components
-    guess = prepared_guess(params.components, np.dtype(float))
+    guess = guess_of(params.components)
     tangents = guess.tangents.swapaxes(-1, -2).reshape(K, -1, padded(d))[:, :K, :d]
     distances = np.square(np.einsum("jab,njb->nja", factors, X[:, None] - means)).sum(axis=2)
     for k in range(K):
@@ -230,7 +237,7 @@ def test_rows_in_order(n: int, d: int, K: int, dtype: Any) -> None:
     _, params, X = problem(n, d, K, 30.0, dtype)
     rows = np.ascontiguousarray(X.astype(dtype))
     rows.flags.writeable = False
-    guess = prepared_guess(params.components, np.dtype(dtype))
+    guess = guess_of(params.components, dtype)
     panels = as_panels(np.zeros(panels_size(POINTS, padded(d), np.dtype(dtype)), dtype), padded(d))
     sort_by_guess(rows, guess, panels, np.zeros(POINTS, np.uint64))
     means, covariance = params.components.means, params.components.covariances.mean(axis=0)
@@ -243,13 +250,13 @@ def test_rows_in_order(n: int, d: int, K: int, dtype: Any) -> None:
 
 def test_a_guess_serves_as_long_as_its_parameters() -> None:
     _, params, _ = problem(10, 3, 9, 5.0)
-    first = prepared_guess(params.components, np.dtype(float))
-    kept = first.heights.copy()
-    first.heights[:] = 7.0
-    assert np.all(prepared_guess(params.components, np.dtype(float)).heights == 7.0)
-    other = params.components._replace(means=params.components.means + 1)
-    assert prepared_guess(other, np.dtype(float)) is first
-    assert_allclose(first.heights[:, :9], kept[:, :9], rtol=1e-12)
+    guess = guess_of(params.components)
+    kept = guess.heights.copy()
+    guess.heights[:] = 7.0
+    prepare_guess(params.components, guess)
+    assert np.all(guess.heights == 7.0)
+    prepare_guess(params.components._replace(means=params.components.means + 1), guess)
+    assert_allclose(guess.heights[:, :9], kept[:, :9], rtol=1e-12)
     assert guesses.BLOCK % POINTS == 0
 
 

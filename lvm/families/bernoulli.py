@@ -12,9 +12,9 @@ from scipy import sparse
 from lvm import _checks
 from lvm._jit import Array, canonical, kernel
 from lvm.families.draws import draw_cells
+from lvm.kernels.bits import add_bits, add_weighted_bits
 from lvm.kernels.cells import CodedRows, add_cells, add_weighted_cells
 from lvm.kernels.elementary import log_complement, log_probability
-from lvm.kernels.products import add_products, add_weighted_rows
 from lvm.kernels.sparse_products import add_sparse_products, add_weighted_sparse_rows
 from lvm.protocol import DEAD_SHARE, SparseRows, count_free, free_part, keep_held
 
@@ -28,6 +28,8 @@ class BernoulliParams(NamedTuple):
     ----------
     probabilities : ndarray of shape (K, d)
         Probability of a 1.
+    log_zero, log_one : ndarray of shape (K, d)
+        log(1 - p) and log p.
     log_odds : ndarray of shape (K, d)
         log p / (1 - p); -inf where p = 0, and inf where p = 1.
     log_none : ndarray of shape (K,)
@@ -37,6 +39,8 @@ class BernoulliParams(NamedTuple):
     """
 
     probabilities: Array
+    log_zero: Array
+    log_one: Array
     log_odds: Array
     log_none: Array
     n_certain: Array
@@ -61,27 +65,20 @@ class BernoulliStats(NamedTuple):
 
 
 @kernel
-def _write_log_odds(probabilities: Array, log_odds: Array, log_none: Array, n_certain: Array) -> None:
+def _write_logarithms(
+    probabilities: Array, log_zero: Array, log_one: Array, log_odds: Array, log_none: Array, n_certain: Array
+) -> None:
     """Write the other fields of `BernoulliParams` for probabilities (K, d)."""
     for k in range(log_odds.shape[0]):
-        row, odds, none, certain = probabilities[k], log_odds[k], 0.0, 0.0
+        row, zeros, ones, odds = probabilities[k], log_zero[k], log_one[k], log_odds[k]
+        none = certain = 0.0
         for j in range(log_odds.shape[1]):
-            zero = log_complement(row[j])
-            odds[j] = log_probability(row[j]) - zero
-            none += zero if row[j] < 1.0 else 0.0
+            zeros[j], ones[j] = log_complement(row[j]), log_probability(row[j])
+            odds[j] = ones[j] - zeros[j]
+            none += zeros[j] if row[j] < 1.0 else 0.0
             certain += 0.0 if row[j] < 1.0 else 1.0
         log_none[k] = none
         n_certain[k] = certain
-
-
-@kernel
-def _write_cells(probabilities: Array, table: Array) -> None:
-    """Write 0, log(1 - p) and log p for each of the probabilities (K, d) to table (K, 3 d), see `lvm.kernels.cells`."""
-    for k in range(probabilities.shape[0]):
-        for j in range(probabilities.shape[1]):
-            table[k, 3 * j] = 0.0
-            table[k, 3 * j + 1] = log_complement(probabilities[k, j])
-            table[k, 3 * j + 2] = log_probability(probabilities[k, j])
 
 
 def _coded(X: NDArray[Any]) -> NDArray[np.int32]:
@@ -132,8 +129,8 @@ class Bernoulli:
     def params(self, probabilities: Array) -> BernoulliParams:
         """Return parameters from probabilities (K, d) in [0, 1]."""
         p = np.array(probabilities, np.float64, order="C")
-        params = BernoulliParams(p, np.empty_like(p), np.empty(len(p)), np.empty(len(p)))
-        _write_log_odds(*params)
+        params = BernoulliParams(p, *(np.empty(shape) for shape in 3 * [p.shape] + 2 * [len(p)]))
+        _write_logarithms(*params)
         return params
 
     def canonical(self, X: Any) -> NDArray[np.uint8] | SparseRows | CodedRows:
@@ -158,15 +155,13 @@ class Bernoulli:
     def log_density(self, X: Any, params: BernoulliParams, out: Array) -> None:
         """Add log p(x_i | k) to out (K, n)."""
         _checks.matching(X, params.probabilities, out)
-        if isinstance(X, CodedRows):
-            K, d = params.probabilities.shape
-            cells = np.empty((K, 3 * d))
-            _write_cells(params.probabilities, cells)
-            add_cells(X.codes, _slots(d), cells, np.zeros(K), out)
-            return
         table, offset = params.log_odds, canonical(np.zeros(len(X)))
-        if not isinstance(X, SparseRows):
-            add_products(X, table, params.log_none, offset, out)
+        if isinstance(X, CodedRows):
+            K, d = table.shape
+            cells = np.stack([np.zeros((K, d)), params.log_zero, params.log_one], axis=2)
+            add_cells(X.codes, _slots(d), cells.reshape(K, 3 * d), np.zeros(K), out)
+        elif not isinstance(X, SparseRows):
+            add_bits(X, params.log_zero, params.log_one, out)
         elif not params.n_certain.any():
             add_sparse_products(X.indptr, X.indices, X.data, table, params.log_none, offset, out)
         else:
@@ -194,7 +189,7 @@ class Bernoulli:
         elif isinstance(X, SparseRows):
             add_weighted_sparse_rows(X.indptr, X.indices, X.data, resp, stats.counts, stats.ones)
         else:
-            add_weighted_rows(X, resp, stats.counts, stats.ones)
+            add_weighted_bits(X, resp, stats.counts, stats.ones)
 
     def mstep(self, stats: BernoulliStats, params: BernoulliParams) -> BernoulliParams:
         """Return the posterior modes of the probabilities; what has no weight behind it keeps its own.

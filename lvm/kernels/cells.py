@@ -3,7 +3,7 @@
 Column j of c_j categories owns c_j + 1 consecutive slots of a table (K, S). The first of them is for a missing cell,
 whose code is -1, so that no code needs a branch: a cell belongs to slot `slots[j] + code`, where `slots[j]` is that of
 category 0. An entry of a table may be -inf, but not inf. Tables are brought into groups of eight components, see
-`sparse_products`.
+`groups`.
 """
 
 from __future__ import annotations
@@ -14,9 +14,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lvm._jit import Array, kernel
-from lvm._vectors import load_eight, store, zero_eight
-from lvm.kernels.sparse_products import LANES, add_group, load_group, zero_groups
-from lvm.kernels.strips import STRIP
+from lvm._vectors import ONE, TWO, ZERO, load_eight, store, zero_eight
+from lvm.kernels.groups import EIGHT, LANES, add_counts, add_group, load_group, transpose_group, zero_groups
+from lvm.kernels.strips import STRIP, WIDTH
 from lvm.protocol import CanonicalRows
 
 
@@ -36,25 +36,30 @@ class CodedRows(CanonicalRows):
 @kernel
 def add_cells(codes: NDArray[np.int32], slots: NDArray[np.int64], table: Array, base: Array, out: Array) -> None:
     """Add base (K,) + the sums over columns of table (K, S) at the slots of codes (n, d) to out (K, n)."""
-    (n, d), K = codes.shape, out.shape[0]
+    (n, d), (K, S) = codes.shape, table.shape
     cells = codes.reshape(n * d)
-    group = zero_groups(min(K, 1), table.shape[1])[0]  # a literal 1 would compile it once more
-    total = np.empty((STRIP, LANES))
-    eight, width = np.uint64(LANES), np.uint64(d)  # unsigned: an index that may be negative costs a test
+    group = zero_groups(min(K, 1), S)[0]  # a literal 1 would compile it once more
+    total, rows = np.empty((STRIP, LANES)), np.empty((LANES, WIDTH))
+    width = np.uint64(d)  # unsigned: an index that may be negative costs a test
     for g in range((K - 1) // LANES + 1):
-        load_group(table, g, group)
+        load_group(table, g, ZERO, S, group)
         for start in range(0, n, STRIP):
             m = min(STRIP, n - start)
             for p in range(m):
-                a = zero_eight()
+                a, b = zero_eight(), zero_eight()
                 first = np.uint64(start + p) * width
-                for j in range(width):
-                    a += load_eight(group, eight * np.uint64(slots[j] + cells[first + j]))
-                store(a, total, eight * np.uint64(p))
+                for j in range(ZERO, width - width % TWO, TWO):
+                    a += load_eight(group, EIGHT * np.uint64(slots[j] + cells[first + j]))
+                    b += load_eight(group, EIGHT * np.uint64(slots[j + ONE] + cells[first + j + ONE]))
+                if width % TWO > ZERO:
+                    j = width - ONE
+                    a += load_eight(group, EIGHT * np.uint64(slots[j] + cells[first + j]))
+                store(a + b, total, EIGHT * np.uint64(p))
+            transpose_group(total, ZERO, m, rows)
             for k in range(g * LANES, min((g + 1) * LANES, K)):
-                row, constant = out[k, start : start + m], base[k]
+                row, more, constant = out[k, start : start + m], rows[k % LANES], base[k]
                 for p in range(m):
-                    row[p] += constant + total[p, k - g * LANES]
+                    row[p] += constant + more[p]
 
 
 @kernel
@@ -62,26 +67,21 @@ def add_weighted_cells(
     codes: NDArray[np.int32], slots: NDArray[np.int64], resp: Array, counts: Array, sums: Array
 ) -> None:
     """Add the sums of resp (K, n) to counts (K,), and resp at the slots of codes (n, d) to sums (K, S)."""
-    (n, d), K = codes.shape, resp.shape[0]
+    (n, d), (K, S) = codes.shape, sums.shape
     cells = codes.reshape(n * d)
-    grouped = zero_groups((K - 1) // LANES + 1, sums.shape[1])
-    weights = np.zeros((STRIP, LANES))
-    eight, width = np.uint64(LANES), np.uint64(d)
+    grouped = zero_groups((K - 1) // LANES + 1, S)
+    weights, rows = np.empty((STRIP, LANES)), np.empty((LANES, WIDTH))
+    width = np.uint64(d)
+    add_counts(resp, counts)
     for g in range(grouped.shape[0]):
         group = grouped[g]
-        weights[:] = 0.0
         for start in range(0, n, STRIP):
             m = min(STRIP, n - start)
-            for k in range(g * LANES, min((g + 1) * LANES, K)):
-                row, count = resp[k, start : start + m], 0.0
-                for p in range(m):
-                    weights[p, k - g * LANES] = row[p]
-                    count += row[p]
-                counts[k] += count
+            load_group(resp, g, np.uint64(start), m, weights)
             for p in range(m):
-                r = load_eight(weights, eight * np.uint64(p))
+                r = load_eight(weights, EIGHT * np.uint64(p))
                 first = np.uint64(start + p) * width
                 for j in range(width):
-                    at = eight * np.uint64(slots[j] + cells[first + j])
+                    at = EIGHT * np.uint64(slots[j] + cells[first + j])
                     store(load_eight(group, at) + r, group, at)
-        add_group(group, g, sums)
+        add_group(group, g, rows, sums)

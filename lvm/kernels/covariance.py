@@ -47,21 +47,22 @@ def factorised_covariance(
 
     moments (d,) are the second moments before the shift of the mean was taken off, summed with rounding eps.
     """
-    d = scatter.shape[0]
+    d, shifted = scatter.shape[0], False
     for i in range(d):
         for j in range(i + 1):
             covariance[i, j] = scatter[i, j]
             covariance[j, i] = scatter[i, j]
         covariance[i, i] += reg
-    if _factorise(covariance, mean, eps, factor):
-        return True
-    far = False
-    for i in range(d):
-        far = far or moments[i] - scatter[i, i] > FAR * moments[i]
-    if not far:
-        return False
-    for i in range(d):
-        for j in range(d):
-            covariance[i, j] = 0.0
-        covariance[i, i] = max(scatter[i, i], ROUNDED * eps * moments[i]) + reg
-    return _factorise(covariance, mean, eps, factor)
+        shifted = shifted or moments[i] - scatter[i, i] > FAR * moments[i]
+    # The factorisation is written once, in a loop: it is most of what the compiler has to do here.
+    for attempt in range(2):
+        if attempt > 0:
+            for i in range(d):
+                for j in range(d):
+                    covariance[i, j] = 0.0
+                covariance[i, i] = max(scatter[i, i], ROUNDED * eps * moments[i]) + reg
+        if _factorise(covariance, mean, eps, factor):
+            return True
+        if not shifted:
+            break
+    return False

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from lvm._handles import Handle, values_of
 from lvm._jit import Array, bare_kernel, part_of_kernel
 from lvm._vectors import (
     ONE,
@@ -150,7 +151,7 @@ def _add_to_rows(strip: Strip, start: Any, m: Any, base: float, out: Array) -> N
 
 @bare_kernel
 def run_estep(
-    X: Any, params: Any, posterior: Posterior, resp: Array, space: Workspace, stats: Any, steps: int, trial: Any
+    X: Any, params: Any, posterior: Posterior, resp: Array, space: Handle[Workspace], stats: Any, steps: int, trial: Any
 ) -> tuple[float, float, int]:
     """Do the steps of a pass over X (n, d), in the order of a guess where there is one.
 
@@ -159,7 +160,7 @@ def run_estep(
     returns the weighted log-likelihood without penalties, the weighted penalties, and the first row of positive weight
     without a finite density, -1 where there is none.
     """
-    strip, room, guess = space
+    strip, room, guess = values_of(space)
     n: Any = np.uint64(X.shape[0])
     K, m, width = np.uint64(len(strip.lengths)), np.uint64(len(strip.r)), strip.panels.width
     half = width // TWO

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from lvm._jit import Array, bare_kernel, part_of_kernel
 from lvm._tiles import COLUMNS, ROWS, Memory, Position, on_tile, store_tile, zero_tile
 from lvm._vectors import FOUR, ONE, TWO, ZERO, load, spread, store, where_above
-from lvm.kernels.panels import Panels, carved, kept_by_thread, load_rows, padded, panel_width
+from lvm.kernels.panels import Panels, carved, load_rows, padded, panel_width
 
 BLOCK = 4096  # rows sorted at a time: they stay in the L2 or L3 cache
 
@@ -52,8 +52,9 @@ class Guess(NamedTuple):
     starts: NDArray[np.uint64]
 
 
-def _empty_guess(K: int, d: int, n: int, dtype: np.dtype[Any]) -> Guess:
-    n_groups, e = padded(K) // 4, padded(d)
+def empty_guess(K: int, d: int, dtype: np.dtype[Any]) -> Guess:
+    """Return room for a guess of K components of d features; for none of them, what stands for rows as they lie."""
+    n_groups, e, n = padded(K) // 4, padded(d), BLOCK if K > 0 else 0
     double = {"means": (K, d), "factors": (K, d, d)}
     single = {"linear": (n_groups, e, 4), "constants": 4 * n_groups, "tangents": (K, n_groups, e, 4)}
     single |= {"heights": (K, 4 * n_groups), "scores": 4 * n_groups * panel_width(dtype)}
@@ -61,17 +62,6 @@ def _empty_guess(K: int, d: int, n: int, dtype: np.dtype[Any]) -> Guess:
     guess = Guess(**carved((np.float64, double), (dtype, single), (np.uint64, whole)))
     guess.means.fill(np.nan)  # equals no parameters
     return guess
-
-
-@kept_by_thread
-def no_guess(dtype: np.dtype[Any]) -> Guess:
-    """Return what stands for rows as they lie."""
-    return _empty_guess(0, 0, 0, dtype)
-
-
-@kept_by_thread
-def _kept_guess(K: int, d: int, dtype: np.dtype[Any]) -> Guess:
-    return _empty_guess(K, d, BLOCK, dtype)
 
 
 def write_groups(vectors: Array, groups: Array) -> None:
@@ -83,13 +73,12 @@ def write_groups(vectors: Array, groups: Array) -> None:
     groups[:] = whole.reshape(*axes, n_groups, four, e).swapaxes(-1, -2)
 
 
-def prepared_guess(params: Any, dtype: np.dtype[Any]) -> Guess:
-    """Return what finds the likeliest component, and bounds the others."""
+def prepare_guess(params: Any, guess: Guess) -> None:
+    """Write to guess what finds the likeliest component, and bounds the others, unless it is there."""
     means, covariances, factors = params
-    K, d = means.shape
-    guess = _kept_guess(K, d, dtype)
+    K = len(means)
     if np.array_equal(guess.means, means) and np.array_equal(guess.factors, factors):
-        return guess
+        return
     guess.means[:], guess.factors[:] = means, factors
     centre, covariance = means.mean(axis=0), covariances.mean(axis=0)
     try:
@@ -99,11 +88,10 @@ def prepared_guess(params: Any, dtype: np.dtype[Any]) -> Guess:
     write_groups(linear, guess.linear)
     guess.constants.fill(-np.inf)
     guess.constants[:K] = -0.5 * np.sum(linear * (means + centre), axis=1)
-    near = means.astype(dtype).astype(np.float64)  # as panels see it: they are centred there
+    near = means.astype(guess.heights.dtype).astype(np.float64)  # as panels see it: they are centred there
     u = (near - means[:, None]) @ factors.swapaxes(1, 2)  # j, k
     write_groups(-(u @ factors).swapaxes(0, 1), guess.tangents)
     guess.heights[:, :K] = -0.5 * np.square(u).sum(axis=2).T
-    return guess
 
 
 @on_tile

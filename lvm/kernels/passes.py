@@ -7,9 +7,10 @@ from typing import Any
 
 import numpy as np
 
+from lvm._handles import Handle
 from lvm._jit import Array
 from lvm.kernels.estep import BOTH, run_estep
-from lvm.kernels.guesses import BLOCK, no_guess, prepared_guess, sort_by_guess
+from lvm.kernels.guesses import BLOCK, empty_guess, prepare_guess, sort_by_guess
 from lvm.kernels.panels import POINTS, kept_by_thread, strip_length
 from lvm.kernels.whitened import WhiteningRoom
 from lvm.kernels.workspace import EVALUATED, ROWS, Posterior, Workspace, empty_strip
@@ -29,17 +30,19 @@ def run_pass(
     rows, which are not, have few responsibilities that are not 0, and as long as it does.
     """
     (K, d), n = params.means.shape, len(X)
-    space = _workspace(make_room, min(n, POINTS), d, K, X.dtype)
-    strip = space.strip
-    may_be_sorted = n * K >= MIN_SORTED_PAIRS and steps == BOTH and has_guess(space.room) and not len(posterior.labels)
+    as_it_lies = _workspace(make_room, min(n, POINTS), d, K, X.dtype)
+    strip, room, _ = as_it_lies.values
+    may_be_sorted = n * K >= MIN_SORTED_PAIRS and steps == BOTH and has_guess(room) and not len(posterior.labels)
     if not may_be_sorted:
-        done: tuple[float, float, int] = run_estep(X, params, posterior, resp, space, stats, steps, 0)
+        done: tuple[float, float, int] = run_estep(X, params, posterior, resp, as_it_lies, stats, steps, 0)
         return done
     loglik, penalty, is_sorted, start = 0.0, 0.0, False, 0
     while start < n:
-        rows = X[start : start + BLOCK] if is_sorted else X[start:]
+        rows, space = X[start:], as_it_lies
         if is_sorted:
-            sort_by_guess(rows, space.guess, strip.panels, strip.rows)
+            rows, space = rows[:BLOCK], _with_guess(as_it_lies)
+            prepare_guess(params, space.values.guess)
+            sort_by_guess(rows, space.values.guess, strip.panels, strip.rows)
         of_rows = posterior._replace(weight=posterior.weight[start : start + len(rows)])
         strip.tally.fill(0)
         more, penalties, impossible = run_estep(
@@ -51,15 +54,19 @@ def run_pass(
         start += int(strip.tally[ROWS])
         may_be_sorted &= not is_sorted or pays(strip.tally[EVALUATED] / (K * len(rows)), d)
         is_sorted = may_be_sorted
-        if start < n:
-            space = space._replace(guess=prepared_guess(params, X.dtype) if is_sorted else no_guess(X.dtype))
     return loglik, penalty, -1
 
 
 @kept_by_thread
-def _workspace(make_room: Callable[..., Any], n: int, d: int, K: int, dtype: np.dtype[Any]) -> Workspace:
+def _workspace(make_room: Callable[..., Any], n: int, d: int, K: int, dtype: np.dtype[Any]) -> Handle[Workspace]:
     m = strip_length(n, max(K, d), dtype)
-    return Workspace(empty_strip(m, d, K, dtype), make_room(m, d, K, dtype), no_guess(dtype))
+    return Handle(Workspace(empty_strip(m, d, K, dtype), make_room(m, d, K, dtype), empty_guess(0, 0, dtype)))
+
+
+@kept_by_thread
+def _with_guess(space: Handle[Workspace]) -> Handle[Workspace]:
+    room = space.values.room
+    return Handle(space.values._replace(guess=empty_guess(len(room.near), room.n_features, room.near.dtype)))
 
 
 def has_guess(room: Any) -> bool:

@@ -9,7 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lvm._jit import Array, helper, kernel
-from lvm.kernels.elementary import exp, log
+from lvm._vectors import ZERO, any_above, lanes, load, load_one, spread, store
+from lvm.kernels.elementary import exp, exp_above, log
 from lvm.kernels.strips import STRIP
 
 # A responsibility below 4e-18, the exponential of this, of the largest adds no digit to any sum, and may be taken for
@@ -39,6 +40,24 @@ def _keep_labelled(resp: Array, labels: NDArray[np.int64]) -> None:
             for k in range(resp.shape[0]):
                 if k != labels[p]:
                     resp[k, p] = -np.inf
+
+
+@helper
+def _exponentiate(resp: Array, k: int, start: int, m: int, top: Array, smallest: float, total: Array) -> None:
+    """Turn m values of resp[k] from start on into exp(value - top), 0 up to exp(smallest), and add them to total."""
+    at, end = np.uint64(k * resp.shape[1] + start), np.uint64(m)
+    whole = end - end % lanes(resp)
+    for p in range(ZERO, whole, lanes(resp)):
+        difference, y = load(resp, at + p) - load(top, p), spread(0.0, resp)
+        if any_above(difference, smallest):  # with components far apart, seldom
+            y = exp_above(difference, smallest)
+            store(load(total, p) + y, total, p)
+        store(y, resp, at + p)
+    for p in range(whole, end):
+        difference = load_one(resp, at + p) - top[p]
+        y = exp(difference) if difference > smallest else 0.0
+        resp[k, start + p] = y
+        total[p] += y
 
 
 @helper
@@ -126,11 +145,7 @@ def responsibilities(
         if not ordinary:
             impossible = _mark_irregular(top, row_weight, out, start, impossible)
         for k in range(K):
-            row = resp[k, start : start + m]
-            for p in range(m):
-                difference = row[p] - top[p]
-                row[p] = exp(difference) if difference > smallest else 0.0
-                total[p] += row[p]
+            _exponentiate(resp, k, start, m, top, smallest, total)
         if ordinary:
             for p in range(m):
                 out[p] = top[p] + log(total[p])

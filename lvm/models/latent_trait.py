@@ -6,12 +6,11 @@ from typing import Any, NamedTuple, final
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.special import expit, logit
+from scipy.special import expit, log_expit, logit
 
 from lvm import _checks
 from lvm._jit import Array
 from lvm.families.bernoulli import Bernoulli, BernoulliParams, BernoulliStats
-from lvm.kernels.cells import CodedRows, add_cells
 from lvm.models.mixture import Mixture, MixtureParams, MixtureStats
 from lvm.protocol import Rows
 
@@ -69,16 +68,7 @@ class _ItemCurves:
 
     def log_density(self, X: Any, params: BernoulliParams, out: Array) -> None:
         """Add log p(x_i | node k) to out (K, n)."""
-        if not isinstance(X, CodedRows):
-            COINS.log_density(X, params, out)
-            return
-        odds = params.log_odds
-        cells = np.zeros((len(odds), odds.shape[1], 3))  # missing, 0, 1, see `lvm.kernels.cells`
-        cells[:, :, 1] = -np.logaddexp(0.0, odds)
-        cells[:, :, 2] = -np.logaddexp(0.0, -odds)
-        slots = np.arange(1, 3 * odds.shape[1], 3)
-        slots.flags.writeable = False
-        add_cells(X.codes, slots, cells.reshape(len(odds), -1), np.zeros(len(odds)), out)
+        COINS.log_density(X, params, out)
 
 
 @final
@@ -146,8 +136,9 @@ class LatentTraitModel:
     def _curves(self, params: TraitParams) -> BernoulliParams:
         """Return the probabilities of ones at the nodes."""
         log_odds = np.multiply.outer(self.nodes, params.slopes) + params.intercepts
-        none = -np.logaddexp(0.0, log_odds).sum(axis=1)
-        return BernoulliParams(expit(log_odds), log_odds, none, np.zeros(self.n_nodes))
+        log_zero = log_expit(-log_odds)
+        none = log_zero.sum(axis=1)
+        return BernoulliParams(expit(log_odds), log_zero, log_expit(log_odds), log_odds, none, np.zeros(self.n_nodes))
 
     def _at_nodes(self, params: TraitParams) -> MixtureParams:
         return MixtureParams(self.weights, self._curves(params))

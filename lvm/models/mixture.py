@@ -103,6 +103,7 @@ class Mixture(Generic[F]):
         self.held_weights = None if held_weights is None else np.array(held_weights, np.bool_)
         self._canonical_X: Callable[[Any], Any] = getattr(family, "canonical", canonical)
         self._dtype = getattr(family, "dtype", np.float64)
+        self._at_once = shortcut(family, "estep", "log_density", "accumulate")
 
     def __repr__(self) -> str:
         return f"Mixture({self.family!r})"
@@ -135,9 +136,7 @@ class Mixture(Generic[F]):
     def estep_at(self, params: MixtureParams) -> Callable[[Rows], MixtureStats]:
         """Return `estep_stats` at these parameters, as a function of rows: what all rows share is computed once."""
         prior = self._prior(params)
-        at_once = shortcut(self.family, "estep", "log_density", "accumulate")
-        if prior.log_relief > MAX_RELIEF:
-            at_once = None
+        at_once = self._at_once if prior.log_relief <= MAX_RELIEF else None
 
         def stats_of(rows: Rows) -> MixtureStats:
             if not self._is_canonical(rows):
@@ -170,14 +169,15 @@ class Mixture(Generic[F]):
 
     def _prior(self, params: MixtureParams) -> Posterior:
         """Return what an E-step turns log densities into responsibilities by, of rows without weights and labels."""
-        log_penalty = self._log_penalty(params)
-        _checks.same_components(len(params.weights), len(log_penalty))
-        with np.errstate(divide="ignore"):
-            log_weights = np.log(params.weights)
-        log_relief = -float(log_penalty.min())
-        offsets, reliefs = log_weights + log_penalty, np.exp(-log_penalty - log_relief)
-        of_rows = NO_POSTERIOR.weight, NO_POSTERIOR.labels
-        return Posterior(offsets, reliefs, log_relief, self._smallest(penalised=True), *of_rows)
+        offsets, reliefs, log_relief = _logarithms(params.weights), NO_POSTERIOR.reliefs, 0.0
+        if hasattr(self.family, "log_penalty"):
+            log_penalty = self._log_penalty(params)
+            _checks.same_components(len(offsets), len(log_penalty))
+            log_relief = -float(log_penalty.min())
+        if log_relief > 0.0:
+            offsets, reliefs = offsets + log_penalty, np.exp(-log_penalty - log_relief)
+        smallest = self._smallest(penalised=True)
+        return Posterior(offsets, reliefs, log_relief, smallest, NO_POSTERIOR.weight, NO_POSTERIOR.labels)
 
     def mstep(self, stats: MixtureStats, params: MixtureParams) -> MixtureParams:
         """Return the parameters that maximise the expected (penalised) log-likelihood."""
@@ -190,7 +190,8 @@ class Mixture(Generic[F]):
             return np.full(len(counts), 1 / len(counts))
         raised = counts + (self.weights_prior - 1)
         if self.held_weights is None:
-            return np.asarray(raised / raised.sum())
+            raised /= raised.sum()
+            return raised
         raised[self.held_weights] = 0.0
         if not raised.sum() > 0:
             return old
@@ -215,8 +216,7 @@ class Mixture(Generic[F]):
     def joint_log_density(self, rows: Rows, params: MixtureParams) -> Array:
         """Return log(weights[k] p(x_i | k)), shape (n, K), unweighted; -inf where a label excludes component k."""
         X, _, labels = self.canonical(rows)
-        with np.errstate(divide="ignore"):
-            out = np.repeat(np.log(params.weights)[:, None], len(X), axis=1)
+        out = np.repeat(_logarithms(params.weights)[:, None], len(X), axis=1)
         self.family.log_density(X, params.components, out)
         if labels is not None:
             out[expanded(labels, len(out)) == 0] = -np.inf
@@ -310,8 +310,7 @@ class Mixture(Generic[F]):
         missing = [name for name in ("to_vector", "from_vector") if not hasattr(self.family, name)]
         if missing:
             raise TypeError(f"{type(self.family).__name__} must implement {' and '.join(missing)} to be accelerated.")
-        with np.errstate(divide="ignore"):
-            log_weights = np.log(params.weights)
+        log_weights = _logarithms(params.weights)
         return np.concatenate([log_weights, self.family.to_vector(params.components, origin.components)])
 
     def from_vector(self, vector: Array, origin: MixtureParams) -> MixtureParams:
@@ -343,8 +342,7 @@ class Mixture(Generic[F]):
         check_labels(labels, K)
         counts = np.zeros(K) if counts is None else counts
         log_penalty = self._log_penalty(params) if penalised else np.zeros(K)
-        with np.errstate(divide="ignore"):
-            log_weights = np.log(params.weights)
+        log_weights = _logarithms(params.weights)
         blocks = cut_into_blocks(X, K)
         longest = -(-len(X) // len(blocks)) if blocks else 0
         buffer, logliks = np.empty(K * longest), np.empty(longest)
@@ -375,6 +373,14 @@ class Mixture(Generic[F]):
     def _smallest(self, penalised: bool) -> float:
         """Return the logarithm of what is taken for 0: in an E-step what adds no digit, and nothing for others."""
         return NEGLIGIBLE if penalised and getattr(self.family, "ignores_negligible", False) else UNDERFLOW
+
+
+def _logarithms(weights: Array) -> Array:
+    """Return log(weights), -inf where one is 0."""
+    if weights.all():
+        return np.log(weights)
+    with np.errstate(divide="ignore"):
+        return np.log(weights)
 
 
 def _total_weight(rows: Rows) -> float:

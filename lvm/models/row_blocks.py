@@ -21,9 +21,10 @@ UNKNOWN = canonical(np.full(MAX_BLOCK_ROWS, -1), np.int64)
 
 def cut_into_blocks(X: Any, K: int) -> list[slice]:
     """Cut the rows of X into blocks of nearly equal length, for K components."""
-    n = len(X)
-    width = K if isinstance(X, SparseRows) else max(K, X.shape[1])
-    most = max(256, min(MAX_BLOCK_ROWS, BLOCK_CELLS // width))
+    n, d = len(X), X.shape[1]
+    # Each block of sparse rows goes through tables of all features once: they have as many rows at least.
+    most = max(BLOCK_CELLS // K, d) if isinstance(X, SparseRows) else BLOCK_CELLS // max(K, d)
+    most = max(256, min(MAX_BLOCK_ROWS, most))
     count = -(-n // most)
     return [slice(n * i // count, n * (i + 1) // count) for i in range(count)]
 

@@ -12,10 +12,7 @@ Array = NDArray[np.float64]
 
 
 def products(X: Array, table: Array, base: Array, offset: Array) -> Array:
-    """Return base_k + offset_i + sum_j x_ij t_jk, where 0 times an infinite entry is 0.
-
-    An entry of -inf makes a row with x_ij > 0 impossible; one of inf a row with x_ij = 0.
-    """
+    """Return base_k + offset_i + sum_j x_ij t_jk, where 0 times -inf is 0."""
     (n, d), K = X.shape, table.shape[1]
     out = np.empty((K, n))
     for k in range(K):
@@ -24,9 +21,20 @@ def products(X: Array, table: Array, base: Array, offset: Array) -> Array:
             for j in range(d):
                 if np.isfinite(table[j, k]):
                     value += X[i, j] * table[j, k]
-                elif (X[i, j] > 0) == (table[j, k] < 0):
+                elif X[i, j] > 0:
                     value = -np.inf
             out[k, i] = value
+    return out
+
+
+def sums_of_patterns(X: Array, log_zero: Array, log_one: Array) -> Array:
+    """Return the sum over features of log_one_jk where x_ij is 1, and of log_zero_jk where it is 0, (K, n)."""
+    (n, d), K = X.shape, log_one.shape[1]
+    out = np.zeros((K, n))
+    for k in range(K):
+        for i in range(n):
+            for j in range(d):
+                out[k, i] += log_one[j, k] if X[i, j] else log_zero[j, k]
     return out
 
 
@@ -43,10 +51,10 @@ def weighted_sums(X: Array, resp: Array) -> tuple[Array, Array]:
 
 
 def in_groups(table: Array, size: int = 8) -> Array:
-    """Return a table (d, K) as (G, d, size): component k is lane k % size of group k // size; lanes left over are 0."""
+    """Return a table (d, K) as (G, d, size): lane c of group g is component g * size + c, or the last one."""
     d, K = table.shape
     out = np.zeros((-(-K // size), d, size))
     for j in range(d):
-        for k in range(K):
-            out[k // size, j, k % size] = table[j, k]
+        for k in range(len(out) * size):
+            out[k // size, j, k % size] = table[j, min(k, K - 1)]
     return out
