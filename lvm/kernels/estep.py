@@ -214,6 +214,8 @@ def run_estep(
             if join(strip, n_panels, room):
                 continue
         for k in range(K):
+            if strip.n_active[k] == ZERO and n_rows > ZERO:  # most of them, where rows are sorted
+                continue
             zero, n_active, queue = spread(0.0, strip.r), strip.n_active[k], TWO * k * m
             for p in range(ZERO, n_panels * width, half):
                 store(zero, strip.r, p)
