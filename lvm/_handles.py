@@ -39,7 +39,7 @@ class Handle(Generic[Values]):
     def __init__(self, values: Values) -> None:
         self.values = values
         self._numba_type_ = HandleType(cast(Any, typeof)(values))
-        self._words = np.array(list(_words(values)), np.int64)
+        self._words = np.array([word % 2**64 for word in _words(values)], np.uint64)
         self.address = self._words.ctypes.data
 
 
