@@ -67,9 +67,8 @@ def add_sparse_products(
                     # Two entries at a time: a sum waits for its last addition.
                     for e in range(begin, end - (end - begin) % TWO, TWO):
                         a += load_eight(entries, stride * np.uint64(indices[e])) * (1.0 if ones else data[e])
-                        b += load_eight(entries, stride * np.uint64(indices[e + ONE])) * (
-                            1.0 if ones else data[e + ONE]
-                        )
+                        x = 1.0 if ones else data[e + ONE]
+                        b += load_eight(entries, stride * np.uint64(indices[e + ONE])) * x
                     if (end - begin) % TWO == ONE:
                         e = end - ONE
                         a += load_eight(entries, stride * np.uint64(indices[e])) * (1.0 if ones else data[e])
@@ -104,9 +103,8 @@ def add_weighted_sparse_rows(
             load_group(resp, g, np.uint64(start), m, weights)
             for p in range(m):
                 r = load_eight(weights, EIGHT * np.uint64(p))
-                if not any_above(
-                    larger(r, 0.0 - r), 0.0
-                ):  # most rows are certain of their component: one group of them is left
+                # Most rows are certain of their component: one group of them is left.
+                if not any_above(larger(r, 0.0 - r), 0.0):
                     continue
                 for e in range(np.uint64(indptr[start + p]), np.uint64(indptr[start + p + 1])):
                     at = EIGHT * np.uint64(indices[e])
