@@ -1,4 +1,7 @@
-"""The one door to numba: how kernels are compiled, and the arrays they see."""
+"""The door to numba: how kernels are compiled, and the arrays they see.
+
+What numba learns of vectors, tiles and handles is in modules of those names.
+"""
 
 from __future__ import annotations
 

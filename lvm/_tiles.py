@@ -175,6 +175,16 @@ def fill_rows(tile: Any, numbers: Memory, at: Position) -> None:
         row[:] = [numbers.spread(at + i)] * COLUMNS
 
 
+@on_tile
+def add_multiples(tile: Any, x: Memory, row: Position, numbers: Memory, at: Position) -> None:
+    """Add four rows of x, times four numbers each, to the four rows of the tile."""
+    for feature in range(ROWS):
+        for column in range(COLUMNS):
+            points = x.load(row + (COLUMNS * feature + column) * x.lanes)
+            for k in range(ROWS):
+                tile[k][column] += numbers.spread(at + (ROWS * feature + k)) * points
+
+
 @unrolled
 def store_tile(tile: Any, array: Memory, at: Position) -> None:
     """Write a tile, row by row."""

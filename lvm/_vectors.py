@@ -43,7 +43,7 @@ class VectorType(types.Type):
 @register_model(VectorType)
 class _VectorModel(models.PrimitiveModel):
     def __init__(self, manager: Any, vector: Any) -> None:
-        super().__init__(manager, vector, _llvm(vector))  # type: ignore[no-untyped-call]
+        super().__init__(manager, vector, _llvm(vector))  # type: ignore[no-untyped-call]  # numba has none
 
 
 def _llvm(vector: VectorType) -> Any:

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from lvm._jit import Array, helper, kernel
 from lvm._vectors import FOUR, ONE, ZERO, load_bytes, load_eight, load_one, store, zero_eight
-from lvm.kernels.groups import EIGHT, LANES, add_counts, add_group, load_group, transpose_group, zero_groups
+from lvm.kernels.groups import EIGHT, LANES, add_columns, add_counts, add_group, load_group, zero_groups
 from lvm.kernels.strips import STRIP, WIDTH
 
 PATTERNS = np.uint64(16)
@@ -27,9 +27,10 @@ TILE = np.uint64(N_AT_ONCE)
 
 
 @helper
-def _pack(X: NDArray[np.uint8], packed: NDArray[np.uint8]) -> None:
-    """Write zeros and ones X (n, d) to packed (n, ceil(d / 8)), the first feature to the lowest bit."""
+def _packed(X: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """Return zeros and ones X (n, d) as bits, (n, ceil(d / 8)), the first feature lowest."""
     n, d = np.uint64(X.shape[0]), np.uint64(X.shape[1])
+    packed = np.empty((n, (d + EIGHT - ONE) // EIGHT), np.uint8)
     whole, rest = d // EIGHT, d % EIGHT
     for p in range(n):
         for b in range(whole):
@@ -42,6 +43,7 @@ def _pack(X: NDArray[np.uint8], packed: NDArray[np.uint8]) -> None:
                 for i in range(rest):
                     last |= np.uint64(X[p, i]) << (EIGHT * i)
             packed[p, whole] = (last * GATHER) >> HIGHEST
+    return packed
 
 
 @helper
@@ -63,10 +65,9 @@ def _tabulate(zeros: Array, ones: Array, first: Any, size: Any, table: Array) ->
 def add_bits(X: NDArray[np.uint8], log_zero: Array, log_one: Array, out: Array) -> None:
     """Add the sums over features of log_one (K, d) where X (n, d) is 1, of log_zero where it is 0, to out (K, n)."""
     (n, d), K = X.shape, out.shape[0]
-    n_bytes = np.uint64((d + 7) // LANES)
-    packed = np.empty((n, n_bytes), np.uint8)
-    _pack(X, packed)
-    table = zero_groups(min(K, 1), 32 * min((d + 7) // LANES, N_AT_ONCE))[0]
+    packed = _packed(X)
+    n_bytes = np.uint64(packed.shape[1])
+    table = zero_groups(min(K, 1), 32 * min(packed.shape[1], N_AT_ONCE))[0]
     zeros_and_ones = zero_groups(2 * min(K, 1), d)
     zeros, ones = zeros_and_ones[0], zeros_and_ones[1]
     total, rows = np.empty((STRIP, LANES)), np.empty((LANES, WIDTH))
@@ -85,11 +86,7 @@ def add_bits(X: NDArray[np.uint8], log_zero: Array, log_one: Array, out: Array) 
                         low += load_eight(table, (at + (byte & FIFTEEN)) * EIGHT)
                         high += load_eight(table, (at + PATTERNS + (byte >> FOUR)) * EIGHT)
                     store(low + high, total, p * EIGHT)
-                transpose_group(total, ZERO, m, rows)
-                for k in range(g * LANES, min((g + 1) * LANES, K)):
-                    row, more = out[k, start : start + m], rows[k % LANES]
-                    for p in range(m):
-                        row[p] += more[p]
+                add_columns(total, ZERO, m, g, rows, start, out)
 
 
 @helper
@@ -111,10 +108,9 @@ def _collect(table: Array, first: Any, size: Any, sums: Array) -> None:
 def add_weighted_bits(X: NDArray[np.uint8], resp: Array, counts: Array, sums: Array) -> None:
     """Add the sums of resp (K, n) to counts (K,), and those over the ones of X (n, d) to sums (K, d)."""
     (n, d), K = X.shape, resp.shape[0]
-    n_bytes = np.uint64((d + 7) // LANES)
-    packed = np.empty((n, n_bytes), np.uint8)
-    _pack(X, packed)
-    table = zero_groups(min(K, 1), 32 * min((d + 7) // LANES, N_AT_ONCE))[0]
+    packed = _packed(X)
+    n_bytes = np.uint64(packed.shape[1])
+    table = zero_groups(min(K, 1), 32 * min(packed.shape[1], N_AT_ONCE))[0]
     ones = zero_groups(min(K, 1), d)[0]
     weights, rows = np.empty((STRIP, LANES)), np.empty((LANES, WIDTH))
     add_counts(resp, counts)

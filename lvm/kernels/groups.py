@@ -63,16 +63,24 @@ def transpose_group(group: Array, start: Any, m: int, rows: Array) -> None:
 
 
 @helper
+def add_columns(group: Array, at: Any, m: int, g: int, rows: Array, start: int, out: Array) -> None:
+    """Add m entries of group (S, 8), from `at` on, to those from start on of components 8 g to 8 g + 7 of out (K, ...).
+
+    By way of rows (8, WIDTH).
+    """
+    transpose_group(group, at, m, rows)
+    for k in range(g * LANES, min((g + 1) * LANES, out.shape[0])):
+        into, more = out[k, start : start + m], rows[k % LANES]
+        for j in range(m):
+            into[j] += more[j]
+
+
+@helper
 def add_group(group: Array, g: int, rows: Array, sums: Array) -> None:
     """Add group (S, 8) to the components 8 g to 8 g + 7 of sums (K, S), by way of rows (8, WIDTH)."""
-    K, S = sums.shape
+    S = sums.shape[1]
     for start in range(0, S, STRIP):
-        m = min(STRIP, S - start)
-        transpose_group(group, np.uint64(start), m, rows)
-        for k in range(g * LANES, min((g + 1) * LANES, K)):
-            into, more = sums[k, start : start + m], rows[k % LANES]
-            for j in range(m):
-                into[j] += more[j]
+        add_columns(group, np.uint64(start), min(STRIP, S - start), g, rows, start, sums)
 
 
 @helper

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lvm._jit import Array, bare_kernel, part_of_kernel
-from lvm._tiles import COLUMNS, ROWS, Memory, Position, on_tile, store_tile, zero_tile
+from lvm._tiles import add_multiples, store_tile, zero_tile
 from lvm._vectors import FOUR, ONE, TWO, ZERO, load, spread, store, where_above
 from lvm.kernels.panels import Panels, carved, load_rows, padded, panel_width
 
@@ -92,16 +92,6 @@ def prepare_guess(params: Any, guess: Guess) -> None:
     u = (near - means[:, None]) @ factors.swapaxes(1, 2)  # j, k
     write_groups(-(u @ factors).swapaxes(0, 1), guess.tangents)
     guess.heights[:, :K] = -0.5 * np.square(u).sum(axis=2).T
-
-
-@on_tile
-def add_multiples(tile: Any, x: Memory, row: Position, numbers: Memory, at: Position) -> None:
-    """Add four features of a panel of points, times four numbers each, to four rows."""
-    for feature in range(ROWS):
-        for column in range(COLUMNS):
-            points = x.load(row + (COLUMNS * feature + column) * x.lanes)
-            for k in range(ROWS):
-                tile[k][column] += numbers.spread(at + (ROWS * feature + k)) * points
 
 
 @part_of_kernel

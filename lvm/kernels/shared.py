@@ -22,15 +22,21 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from lvm._jit import Array, bare_helper
-from lvm._tiles import COLUMNS, ROWS, Memory, Position, on_tile, store_tile, zero_tile
+from lvm._tiles import COLUMNS, ROWS, Memory, Position, add_multiples, on_tile, store_tile, zero_tile
 from lvm._vectors import FOUR, TWO, ZERO, count_above, load, spread, square_root, store, sum_entries, where_above
 from lvm.kernels.components import implement
 from lvm.kernels.guesses import Guess
-from lvm.kernels.moments import move_moments
 from lvm.kernels.panels import Panels, as_panels, carved, padded, panel_width, panels_size
 from lvm.kernels.scaled import finish_densities
 from lvm.kernels.strips import LOG_2PI
-from lvm.kernels.whitened import add_products, add_whitened_moments, pack_factor, unpack_products, whiten, whiten_last
+from lvm.kernels.whitened import (
+    add_products,
+    add_whitened_moments,
+    move_sums,
+    pack_factor,
+    unpack_products,
+    whiten_last,
+)
 
 GATHERED = 30.0  # multiply-adds that a row costs which is gathered for its moments, beside those
 
@@ -151,7 +157,7 @@ def _add_densities(
     for j in range(ZERO, e, FOUR):
         tile = zero_tile(z)
         for i in range(ZERO, j, FOUR):
-            tile = whiten(tile, z, i * width, room.factor, entry)
+            tile = add_multiples(tile, z, i * width, room.factor, entry)
             entry += FOUR * FOUR
         tile = whiten_last(tile, panels.values, at, room.centre, z, j, room.factor, entry)
         entry += FOUR * FOUR
@@ -270,12 +276,7 @@ def _collect(room: SharedRoom, params: Any, stats: Any) -> None:
             room.first[k, i] = first
     _add_between(room.overlap, room.near, room.step, second)
     for k in range(K):
-        move_moments(params.means[k], room.near[k], room.counts[k], room.first[k], second)
-        stats.counts[k] += room.counts[k]
-        room.counts[k] = 0.0
-        for i in range(d):
-            stats.first[k, i] += room.first[k, i]
-            room.first[k, i] = 0.0
+        move_sums(room, k, params.means[k], second, stats)
     for i in range(len(products)):
         products[i] = 0.0
 

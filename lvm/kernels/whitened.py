@@ -7,12 +7,13 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from lvm._jit import Array, bare_helper
+from lvm._jit import Array, bare_helper, part_of_kernel
 from lvm._tiles import (
     COLUMNS,
     ROWS,
     Memory,
     Position,
+    add_multiples,
     add_row_totals,
     add_totals,
     fill_rows,
@@ -23,7 +24,7 @@ from lvm._tiles import (
 )
 from lvm._vectors import FOUR, ONE, TWO, ZERO, any_above, larger, load, spread, square_root, store
 from lvm.kernels.components import implement, never_join, square_norms
-from lvm.kernels.guesses import Guess, add_multiples
+from lvm.kernels.guesses import Guess
 from lvm.kernels.moments import move_moments
 from lvm.kernels.panels import Panels, as_panels, carved, padded, panel_width, panels_size
 from lvm.kernels.strips import LOG_2PI
@@ -113,27 +114,23 @@ def _prepare(room: WhiteningRoom, params: Any) -> None:
             room.offsets[k, i] = rest
 
 
+@part_of_kernel
+def move_sums(room: Any, k: Any, mean: Array, second: Array, stats: Any) -> None:
+    """Move the count and the first moments of component k in room to stats, about its mean, and what second lacks."""
+    move_moments(mean, room.near[k], room.counts[k], room.first[k], second)
+    stats.counts[k] += room.counts[k]
+    room.counts[k] = 0.0
+    for i in range(len(mean)):
+        stats.first[k, i] += room.first[k, i]
+        room.first[k, i] = 0.0
+
+
 def _collect(room: WhiteningRoom, params: Any, stats: Any) -> None:
     """Move the moments in room to stats, about the means."""
     for k in range(len(stats.counts)):
-        mean, second = params.means[k], stats.second[min(k, len(stats.second) - 1)]
+        second = stats.second[min(k, len(stats.second) - 1)]
         unpack_products(room.products[k], second)
-        move_moments(mean, room.near[k], room.counts[k], room.first[k], second)
-        stats.counts[k] += room.counts[k]
-        room.counts[k] = 0.0
-        for i in range(len(mean)):
-            stats.first[k, i] += room.first[k, i]
-            room.first[k, i] = 0.0
-
-
-@on_tile
-def whiten(tile: Any, z: Memory, row: Position, L: Memory, at: Position) -> None:
-    """Add four columns of four rows of L times four rows of z to the four rows of y = L z."""
-    for j in range(ROWS):
-        for column in range(COLUMNS):
-            points = z.load(row + (COLUMNS * j + column) * z.lanes)
-            for i in range(ROWS):
-                tile[i][column] += L.spread(at + (ROWS * j + i)) * points
+        move_sums(room, k, params.means[k], second, stats)
 
 
 @on_tile
@@ -174,7 +171,7 @@ def _square_norms(panels: Panels, at: Any, k: Any, room: WhiteningRoom, norms: A
         # four columns, since the ends of long loops are mispredicted.
         tile = fill_rows(zero_tile(z), offset, j)
         for i in range(ZERO, j, FOUR):
-            tile = whiten(tile, z, i * panels.width, L, entry)
+            tile = add_multiples(tile, z, i * panels.width, L, entry)
             entry += FOUR * FOUR
         tile = whiten_last(tile, panels.values, at, mean, z, j, L, entry)
         entry += FOUR * FOUR

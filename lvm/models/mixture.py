@@ -123,6 +123,9 @@ class Mixture(Generic[F]):
             and (labels is None or is_canonical(labels, np.int64 if labels.ndim == 1 else np.uint8))
         )
 
+    def _canonical_rows(self, rows: Rows) -> Rows:
+        return rows if self._is_canonical(rows) else self.canonical(rows)
+
     def estep_stats(self, rows: Rows, params: MixtureParams) -> MixtureStats:
         """Return the expected sufficient statistics of the rows.
 
@@ -135,14 +138,14 @@ class Mixture(Generic[F]):
 
     def estep_at(self, params: MixtureParams) -> Callable[[Rows], MixtureStats]:
         """Return `estep_stats` at these parameters, as a function of rows: what all rows share is computed once."""
-        prior = self._prior(params)
-        at_once = self._at_once if prior.log_relief <= MAX_RELIEF else None
+        at_once, prior = self._at_once, None if self._at_once is None else self._prior(params)
+        if prior is None or prior.log_relief > MAX_RELIEF:
+            return lambda rows: self.stepwise_stats(rows, params)
 
         def stats_of(rows: Rows) -> MixtureStats:
-            if not self._is_canonical(rows):
-                rows = self.canonical(rows)
+            rows = self._canonical_rows(rows)
             X, weight, labels = rows
-            if at_once is not None and (labels is None or labels.ndim == 1):
+            if labels is None or labels.ndim == 1:
                 check_labels(labels, len(params.weights))
                 given = {} if weight is None else {"weight": weight}
                 posterior = prior._replace(**given if labels is None else given | {"labels": labels})
@@ -159,6 +162,7 @@ class Mixture(Generic[F]):
 
     def stepwise_stats(self, rows: Rows, params: MixtureParams) -> MixtureStats:
         """Return `estep_stats` by way of the family's `log_density` and `accumulate`, though it may have an `estep`."""
+        rows = self._canonical_rows(rows)
         stats, counts = self.family.zero_stats(params.components), np.zeros(len(params.weights))
         loglik = penalty = 0.0
         for block in self._posterior(rows, params, counts):
@@ -335,9 +339,7 @@ class Mixture(Generic[F]):
 
         Strict refuses impossible rows. Arrays are reused by the next block.
         """
-        if not self._is_canonical(rows):
-            rows = self.canonical(rows)
-        X, weight, labels = rows
+        X, weight, labels = self._canonical_rows(rows)
         K = len(params.weights)
         check_labels(labels, K)
         counts = np.zeros(K) if counts is None else counts
