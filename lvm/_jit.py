@@ -140,6 +140,7 @@ def _sources_hash() -> str:
     for pattern in (
         "_jit.py",
         "_vectors.py",
+        "_masks.py",
         "_tiles.py",
         "_handles.py",
         "protocol.py",

@@ -53,6 +53,11 @@ class Vector:
         )
         return Vector(self.builder, self.builder.fmul(self.value, factor))
 
+    def where_above(self, limit: Vector, then: Vector, otherwise: Vector) -> Vector:
+        """Return then where an entry is above the limit."""
+        is_above = self.builder.fcmp_ordered(">", self.value, limit.value)
+        return Vector(self.builder, self.builder.select(is_above, then.value, otherwise.value))
+
 
 class Position:
     """A position in an array while a kernel is compiled."""

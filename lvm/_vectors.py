@@ -28,7 +28,7 @@ signature: Any = templates.signature
 
 REGISTER = 64 if binding.get_host_cpu_features().get("avx512f") else 32  # bytes
 
-_INT32 = ir.IntType(32)
+_INT32, _INT64 = ir.IntType(32), ir.IntType(64)
 _SCALARS = {types.float32: ir.FloatType(), types.float64: ir.DoubleType()}
 
 
@@ -112,6 +112,19 @@ for _name, _instruction in (("add", "fadd"), ("sub", "fsub"), ("mul", "fmul"), (
 # ----- memory ---------------------------------------------------------------------------------------------------
 
 
+def _prefetch(_typing: Any, array: Any, _position: Any) -> Any:
+    def generate(context: Any, builder: Any, typed: Any, arguments: Any) -> Any:
+        pointer = _pointer(context, builder, typed.args[0], arguments[0], arguments[1], ir.IntType(8))
+        kind = ir.FunctionType(ir.VoidType(), [pointer.type, *[_INT32] * 3])
+        function = builder.module.globals.get("llvm.prefetch.p0") or ir.Function(
+            builder.module, kind, "llvm.prefetch.p0"
+        )
+        builder.call(function, [pointer, *(ir.Constant(_INT32, hint) for hint in (0, 3, 1))])  # to read, often, data
+        return context.get_dummy_value()
+
+    return types.none(array, types.uint64), generate
+
+
 def _lanes(_typing: Any, array: Any) -> Any:
     lanes = _native(array).lanes
 
@@ -162,6 +175,25 @@ def _load_bytes(_typing: Any, array: Any, _position: Any) -> Any:
     return types.uint64(array, types.uint64), generate
 
 
+def _gather(_typing: Any, array: Any, places: Any, _position: Any, _width: Any, _factor: Any, _offset: Any) -> Any:
+    vector = _native(array)
+
+    def generate(context: Any, builder: Any, _signature: Any, arguments: Any) -> Any:
+        source, listed, first, width, factor, offset = arguments
+        low, gathered = builder.sub(width, width.type(1)), ir.Constant(_llvm(vector), ir.Undefined)
+        data = context.make_array(array)(context, builder, source).data
+        for lane in range(vector.lanes):
+            place = builder.load(
+                _pointer(context, builder, places, listed, builder.add(first, first.type(lane)), _INT64)
+            )
+            in_panel = builder.and_(place, low)
+            place = builder.add(builder.mul(builder.sub(place, in_panel), factor), builder.add(in_panel, offset))
+            gathered = builder.insert_element(gathered, builder.load(builder.gep(data, [place])), _INT32(lane))
+        return gathered
+
+    return vector(array, places, *[types.uint64] * 4), generate
+
+
 def _spread(_typing: Any, value: Any, array: Any) -> Any:
     vector = _native(array)
 
@@ -208,6 +240,8 @@ def _transpose_four(_typing: Any, source: Any, at: Any, target: Any, _position: 
 lanes = cast(Callable[[Any], int], intrinsic(_lanes))
 # load(array, position): the vector that starts there.
 load = cast(Callable[[Any, Any], Any], intrinsic(_loader(_native)))
+# prefetch(array, position): the cache line that holds it, which is going to be read.
+prefetch = cast(Callable[[Any, Any], None], intrinsic(_prefetch))
 # load_eight(array, position): eight float64, in as many registers as they take.
 load_eight = cast(Callable[[Any, Any], Any], intrinsic(_loader(lambda array: VectorType(array.dtype, 8))))
 # load_one(array, position): a number.
@@ -216,6 +250,9 @@ load_one = cast(Callable[[Any, Any], Any], intrinsic(_load_one))
 load_bytes = cast(Callable[[Any, Any], int], intrinsic(_load_bytes))
 # store(vector, array, position).
 store = cast(Callable[[Any, Any, Any], None], intrinsic(_store))
+# gather(array, places, position, width, factor, offset): the vector of entries of an array at places listed from a
+# position on, p for p: at factor * (p - p % width) + p % width + offset; width is a power of two.
+gather = cast(Callable[[Any, Any, Any, Any, Any, Any], Any], intrinsic(_gather))
 # spread(number, array): a vector of an array's dtype with all its entries equal.
 spread = cast(Callable[[Any, Any], Any], intrinsic(_spread))
 # zero_eight(): eight zeros.
@@ -335,51 +372,5 @@ def _in_double(builder: Any, value: Any, vector: VectorType) -> Any:
     )
 
 
-def _mask(context: Any, builder: Any, typed: Any, arguments: Any, with_nan: bool) -> Any:
-    """Return a bit for each entry of a vector that is above a limit."""
-    vector = typed.args[0]
-    limit = _as_vector(context, builder, arguments[1], typed.args[1], vector)
-    compare = builder.fcmp_unordered if with_nan else builder.fcmp_ordered
-    return builder.bitcast(compare(">", arguments[0], limit), ir.IntType(vector.lanes))
-
-
-def _any_above(_typing: Any, vector: Any, limit: Any) -> Any:
-    def generate(context: Any, builder: Any, typed: Any, arguments: Any) -> Any:
-        bits = _mask(context, builder, typed, arguments, with_nan=True)
-        return builder.icmp_unsigned("!=", bits, ir.Constant(bits.type, 0))
-
-    return types.boolean(vector, limit), generate
-
-
-def _count_above(_typing: Any, vector: Any, limit: Any) -> Any:
-    def generate(context: Any, builder: Any, typed: Any, arguments: Any) -> Any:
-        bits = _mask(context, builder, typed, arguments, with_nan=False)
-        return builder.ctpop(builder.zext(bits, ir.IntType(64)))
-
-    return types.uint64(vector, limit), generate
-
-
-def _bits_above(_typing: Any, vector: Any, limit: Any) -> Any:
-    def generate(context: Any, builder: Any, typed: Any, arguments: Any) -> Any:
-        return builder.zext(_mask(context, builder, typed, arguments, with_nan=False), ir.IntType(64))
-
-    return types.uint64(vector, limit), generate
-
-
-def _lowest_bit(_typing: Any, bits: Any) -> Any:
-    def generate(_context: Any, builder: Any, _signature: Any, arguments: Any) -> Any:
-        return builder.cttz(arguments[0], ir.Constant(ir.IntType(1), 1))
-
-    return types.uint64(bits), generate
-
-
 # sum_entries(vector): the sum of its entries, in float64.
 sum_entries = cast(Callable[[Any], Any], intrinsic(_sum_entries))
-# any_above(vector, limit): whether one of its entries is, or is NaN.
-any_above = cast(Callable[[Any, Any], bool], intrinsic(_any_above))
-# count_above(vector, limit): how many of its entries are.
-count_above = cast(Callable[[Any, Any], int], intrinsic(_count_above))
-# bits_above(vector, limit): a bit for each of its entries that is, the first one lowest.
-bits_above = cast(Callable[[Any, Any], int], intrinsic(_bits_above))
-# lowest_bit(bits): the place of the lowest bit that is set; bits are not 0.
-lowest_bit = cast(Callable[[int], int], intrinsic(_lowest_bit))

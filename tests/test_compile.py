@@ -25,13 +25,14 @@ SIGNATURES["lvm.kernels.estep.run_estep"] = 7
 SINGLE = {
     f"lvm.kernels.{name}": 1
     for name in (
+        "components.add_density",
         "elementary._exp_single",
         "elementary.log_single",
         "guesses.sort_by_guess",
+        "guesses.write_bounds",
         "moments.column_moments",
         "panels.load_rows",
         "shared._add_between",
-        "whitened._list_neighbours",
         "whitened.add_products",
         "whitened.pack_factor",
     )

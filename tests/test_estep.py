@@ -97,9 +97,9 @@ def test_weights_and_labels(family: Any, apart: float) -> None:
 
 
 @each_gaussian
-@pytest.mark.parametrize("reg_covar", [0.01, 0.3])
-def test_penalties(family: Any, reg_covar: float) -> None:
-    params, X = problem(family(reg_covar), 1000, 5, 6, 2.0)
+@pytest.mark.parametrize(("reg_covar", "apart"), [(0.01, 2.0), (0.3, 2.0), (0.3, 30.0)])
+def test_penalties(family: Any, reg_covar: float, apart: float) -> None:
+    params, X = problem(family(reg_covar), 1000, 5, 6, apart)
     at_once, stepwise = both(family(reg_covar), Rows(X), params)
     assert at_once.penalty < 0
     equal(at_once, stepwise)

@@ -13,11 +13,12 @@ from test_estep import equal
 import lvm
 from lvm.execution import Execution
 from lvm.families import FullGaussian
-from lvm.kernels import guesses, passes
+from lvm.kernels import passes
 from lvm.kernels.estep import run_estep
-from lvm.kernels.guesses import BLOCK, Guess, empty_guess, prepare_guess, sort_by_guess, write_groups
-from lvm.kernels.panels import POINTS, as_panels, padded, panels_size
-from lvm.kernels.passes import MIN_SORTED_COMPONENTS, MIN_SORTED_PAIRS, pays
+from lvm.kernels.guesses import BLOCK, pays, sort_by_guess
+from lvm.kernels.panels import POINTS, padded
+from lvm.kernels.passes import MIN_SORTED_COMPONENTS, MIN_SORTED_PAIRS, TRIAL
+from lvm.kernels.responsibilities import NEGLIGIBLE
 from lvm.kernels.workspace import ROWS
 from lvm.models.mixture import Mixture, MixtureParams
 from lvm.protocol import Rows, ZeroDensityError, leaves
@@ -63,11 +64,11 @@ def both(family: Any, rows: Rows, params: MixtureParams, monkeypatch: pytest.Mon
 @pytest.mark.parametrize("K", [8, 11, 40])
 def test_statistics(d: int, K: int, sorted_blocks: list[int], monkeypatch: pytest.MonkeyPatch) -> None:
     """In several blocks, the last a short one, with weights, some 0."""
-    family, params, X = problem(10_000, d, K, 20.0)
+    family, params, X = problem(10_000, d, K, 160.0 / d)
     weight = np.random.default_rng(1).integers(0, 3, 10_000).astype(float)
+    monkeypatch.setattr(passes, "BLOCK", 4096)
     free, as_they_lie = both(family, Rows(X, weight), params, monkeypatch)
-    assert sorted_blocks[:-1] == [BLOCK] * (len(sorted_blocks) - 1)
-    assert sum(sorted_blocks) == 10_000 - 2 * POINTS
+    assert sorted_blocks == [4096, 4096, 10_000 - 2 * POINTS - 2 * 4096]
     equal(free, as_they_lie)
 
 
@@ -131,6 +132,7 @@ def test_sorting_ends_where_it_does_not_pay(sorted_blocks: list[int]) -> None:
     )
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(passes, "run_estep", run_hopeful)
+        patch.setattr(passes, "BLOCK", 4096)
         Mixture(family).estep_stats(Rows(X), params._replace(components=wide))
     assert len(sorted_blocks) == 1
 
@@ -158,7 +160,7 @@ def test_labels_leave_rows_as_they_lie(sorted_blocks: list[int]) -> None:
     labels = np.full(8000, -1)
     model = Mixture(family)
     equal(model.estep_stats(Rows(X, None, labels), params), model.estep_stats(Rows(X), params))
-    assert len(sorted_blocks) == 2
+    assert len(sorted_blocks) == 1
 
 
 def test_what_pays() -> None:
@@ -195,69 +197,89 @@ def test_estimators_fit_as_without() -> None:
 # ----- parts -----------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("d", [1, 4, 6])
-@pytest.mark.parametrize("K", [3, 8])
-def test_groups_of_four(K: int, d: int) -> None:
-    vectors = np.random.default_rng(0).normal(size=(2, K, d))
-    groups = np.full((2, padded(K) // 4, padded(d), 4), np.nan)
-    write_groups(vectors, groups)
-    for k in range(padded(K)):
-        found = groups[:, k // 4, :, k % 4]
-        assert_array_equal(found[:, :d], vectors[:, k] if k < K else 0.0)
-        assert_array_equal(found[:, d:], 0.0)
+@pytest.fixture
+def guesses(monkeypatch: pytest.MonkeyPatch) -> list[tuple[Any, Any]]:
+    """Return a list that fills with rooms and guesses as blocks of rows are sorted: all but the first rows."""
+    made: list[tuple[Any, Any]] = []
 
+    def sort(rows: Any, space: Any) -> None:
+        sort_by_guess(rows, space)
+        _, room, guess = space.values
+        made.append(tuple(type(each)(*map(np.copy, each)) for each in (room._replace(weighted=0), guess)))
 
-def guess_of(components: Any, dtype: Any = np.float64) -> Guess:
-    """Return the guess of some parameters."""
-    guess = empty_guess(*components.means.shape, np.dtype(dtype))
-    prepare_guess(components, guess)
-    return guess
+    monkeypatch.setattr(passes, "sort_by_guess", sort)
+    monkeypatch.setattr(passes, "run_estep", run_hopeful)
+    monkeypatch.setattr(passes, "MIN_SORTED_PAIRS", 0)
+    return made
 
 
 @pytest.mark.parametrize("d", [1, 2, 5, 8])
-def test_tangents_bound_log_densities(d: int) -> None:
-    """heights + tangents . (x - mean_k) is at least -|L_j (x - mean_j)|**2 / 2, and equal at the mean of k."""
-    K = 9
-    _, params, X = problem(400, d, K, 3.0)
-    means, _, factors = params.components
-    guess = guess_of(params.components)
+@pytest.mark.parametrize("K", [8, 9])
+def test_tangents_bound_log_densities(K: int, d: int, guesses: list[tuple[Any, Any]]) -> None:
+    """heights + tangents . (x - mean_k) is at least the logarithm of weight times density, and it at the mean of k."""
+    family, params, X = problem(400, d, K, 3.0)
+    Mixture(family).estep_stats(Rows(X), params)
+    ((_, guess),) = guesses
     tangents = guess.tangents.swapaxes(-1, -2).reshape(K, -1, padded(d))[:, :K, :d]
-    distances = np.square(np.einsum("jab,njb->nja", factors, X[:, None] - means)).sum(axis=2)
+    values, at_means = log_joint(params, X), log_joint(params, params.components.means)
     for k in range(K):
-        bounds = guess.heights[k, :K] + (X - means[k]) @ tangents[k].T
-        assert np.all(bounds >= -0.5 * distances - 1e-9 * (1 + distances))
-        at_mean = np.square(np.einsum("jab,jb->ja", factors, means[k] - means)).sum(axis=1)
-        assert_allclose(guess.heights[k, :K], -0.5 * at_mean, rtol=1e-12)
+        others = np.arange(K) != k
+        bounds = guess.heights[k, :K] + (X - params.components.means[k]) @ tangents[k].T
+        assert np.all((bounds >= values - 1e-9 * np.abs(values))[:, others])
+        assert_allclose(guess.heights[k, :K][others], at_means[k, others], rtol=1e-12)
+        assert np.all(guess.heights[k, K:] == guess.heights[k, k])
+        assert guess.heights[k, k] == -np.inf
+
+
+@pytest.mark.parametrize("apart", [3.0, 20.0])
+def test_within_reach_others_are_out_of_the_question(apart: float, guesses: list[tuple[Any, Any]]) -> None:
+    K, d = 11, 3
+    family, params, X = problem(3000, d, K, apart)
+    Mixture(family).estep_stats(Rows(X), params)
+    reaches = guesses[0][1].reaches
+    means, _, factors = params.components
+    values, n_within = log_joint(params, X), 0
+    for k in range(K):
+        distances = np.square((X - means[k]) @ factors[k].T).sum(axis=1)
+        for j in np.flatnonzero(np.arange(K) != k):
+            within = distances < reaches[k, j // 4]
+            n_within += within.sum()
+            assert np.all(values[within, j] < values[within, k] + NEGLIGIBLE)
+    assert n_within > (100 if apart > 10 else -1)
+
+
+def log_joint(params: MixtureParams, X: Array) -> Array:
+    """Return the logarithms of weight times density (n, K)."""
+    means, _, factors = params.components
+    white = np.einsum("jab,njb->nja", factors, X[:, None] - means)
+    log_norms = np.log(np.diagonal(factors, axis1=1, axis2=2)).sum(axis=1) - 0.5 * X.shape[1] * np.log(2 * np.pi)
+    return np.asarray(np.log(params.weights) + log_norms - 0.5 * np.square(white).sum(axis=2))
 
 
 @both_dtypes
 @pytest.mark.parametrize(("n", "d", "K"), [(1, 1, 8), (300, 3, 9), (BLOCK, 6, 17)])
-def test_rows_in_order(n: int, d: int, K: int, dtype: Any) -> None:
+def test_rows_in_order(n: int, d: int, K: int, dtype: Any, guesses: list[tuple[Any, Any]]) -> None:
     """By component, and by position within one; the winner is that of linear discriminant analysis."""
-    _, params, X = problem(n, d, K, 30.0, dtype)
-    rows = np.ascontiguousarray(X.astype(dtype))
-    rows.flags.writeable = False
-    guess = guess_of(params.components, dtype)
-    panels = as_panels(np.zeros(panels_size(POINTS, padded(d), np.dtype(dtype)), dtype), padded(d))
-    sort_by_guess(rows, guess, panels, np.zeros(POINTS, np.uint64))
+    family, params, X = problem(TRIAL + n, d, K, 30.0, dtype)
+    Mixture(family).estep_stats(Rows(X.astype(dtype)), params)
+    ((_, guess),) = guesses
     means, covariance = params.components.means, params.components.covariances.mean(axis=0)
-    delta = X[:, None] - means
+    delta = X[TRIAL:, None] - means
     best = np.einsum("nki,ij,nkj->nk", delta, np.linalg.inv(covariance), delta).argmin(axis=1)
     winners, order = guess.winners[:n].astype(int), guess.order[:n].astype(int)
     assert np.mean(winners != best) <= (0.0 if dtype is np.float64 else 0.01)
     assert_array_equal(order, np.argsort(winners, kind="stable"))
 
 
-def test_a_guess_serves_as_long_as_its_parameters() -> None:
-    _, params, _ = problem(10, 3, 9, 5.0)
-    guess = guess_of(params.components)
-    kept = guess.heights.copy()
-    guess.heights[:] = 7.0
-    prepare_guess(params.components, guess)
-    assert np.all(guess.heights == 7.0)
-    prepare_guess(params.components._replace(means=params.components.means + 1), guess)
-    assert_allclose(guess.heights[:, :9], kept[:, :9], rtol=1e-12)
-    assert guesses.BLOCK % POINTS == 0
+def test_each_estep_has_a_guess_of_its_own(guesses: list[tuple[Any, Any]]) -> None:
+    """Even where the arrays of parameters are the same, with other values."""
+    family, params, X = problem(2000, 3, 9, 20.0)
+    model = Mixture(family)
+    model.estep_stats(Rows(X), params)
+    params.components.means[:] *= 1.5
+    changed = model.estep_stats(Rows(X), params)
+    assert not np.array_equal(guesses[0][1].heights, guesses[1][1].heights)
+    equal(changed, model.stepwise_stats(Rows(X), params))
 
 
 def test_a_singular_mean_covariance_serves_a_guess(monkeypatch: pytest.MonkeyPatch) -> None:

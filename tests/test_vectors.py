@@ -10,6 +10,7 @@ from numpy.testing import assert_allclose, assert_array_equal
 from numpy.typing import NDArray
 
 from lvm._jit import bare_kernel
+from lvm._masks import all_above, any_above, append_above, count_above
 from lvm._tiles import (
     COLUMNS,
     ROWS,
@@ -25,16 +26,15 @@ from lvm._tiles import (
 from lvm._vectors import (
     ONE,
     REGISTER,
+    TWO,
     ZERO,
-    any_above,
-    bits_above,
-    count_above,
+    gather,
     lanes,
     larger,
     load,
     load_eight,
     load_one,
-    lowest_bit,
+    prefetch,
     spread,
     square_root,
     store,
@@ -79,32 +79,67 @@ def _ask(a: Any, limit: float, out: Any) -> None:
     x = load(a, ZERO)
     out[0] = 1.0 if any_above(x, limit) else 0.0
     out[1] = count_above(x, limit)
-    bits = bits_above(x, limit)
-    out[2] = bits
-    out[3] = lowest_bit(bits) if bits > 0 else -1
-    out[4] = sum_entries(x)
+    out[2] = 1.0 if all_above(x, limit) else 0.0
+    out[3] = sum_entries(x)
 
 
 @both_dtypes
 @pytest.mark.parametrize("limit", [-1.0, 0.0, 0.5, 2.0])
 def test_questions(dtype: Any, limit: float) -> None:
-    a, out = np.random.default_rng(1).uniform(-1, 1, n_lanes(dtype)).astype(dtype), np.empty(5)
+    a, out = np.random.default_rng(1).uniform(-1, 1, n_lanes(dtype)).astype(dtype), np.empty(4)
     _ask(a, limit, out)
-    above = np.flatnonzero(a > limit)
-    assert out[0] == (len(above) > 0)
-    assert out[1] == len(above)
-    assert out[2] == sum(2**place for place in above)
-    assert out[3] == min(above, default=-1)
-    assert out[4] == pytest.approx(a.astype(float).sum(), rel=1e-15)  # in float64
+    assert_array_equal(out[:3], [np.any(a > limit), np.sum(a > limit), np.all(a > limit)])
+    assert out[3] == pytest.approx(a.astype(float).sum(), rel=1e-15)  # in float64
 
 
 @both_dtypes
 def test_nan_is_above_for_whoever_asks_whether_any_is(dtype: Any) -> None:
     """What a bound says nothing of is looked at; but it counts for nothing."""
-    a, out = np.full(n_lanes(dtype), -5.0, dtype), np.empty(5)
+    a, out = np.full(n_lanes(dtype), -5.0, dtype), np.empty(4)
     a[1] = np.nan
     _ask(a, 0.0, out)
-    assert_array_equal(out[:4], [1, 0, 0, -1])
+    assert_array_equal(out[:3], [1, 0, 0])
+    _ask(-a, 0.0, out)
+    assert_array_equal(out[:3], [1, len(a) - 1, 0])
+
+
+@bare_kernel
+def _list(a: Any, limit: float, places: Any) -> int:
+    n = append_above(load(a, ZERO), limit, np.uint64(70), places, ONE)
+    n += append_above(load(a, ZERO), limit, np.uint64(90), places, ONE + n)
+    return int(n)
+
+
+@both_dtypes
+def test_lists_of_entries(dtype: Any) -> None:
+    """In order, one list behind the other, for every pattern of entries."""
+    n = n_lanes(dtype)
+    for pattern in range(2**n):
+        a = np.array([pattern >> place & 1 for place in range(n)], dtype)
+        places = np.zeros(3 * n + 1, np.uint64)
+        above = np.flatnonzero(a)
+        assert _list(a, 0.5, places) == 2 * len(above)
+        assert_array_equal(places[1 : 1 + 2 * len(above)], [*70 + above, *90 + above])
+        assert places[0] == 0
+
+
+@bare_kernel
+def _gather(a: Any, places: Any, out: Any, width: Any, factor: Any, offset: Any) -> None:
+    prefetch(a, ONE)
+    store(gather(a, places, TWO, width, factor, offset), out, ZERO)
+
+
+@both_dtypes
+def test_gathered_entries(dtype: Any) -> None:
+    n, rng = n_lanes(dtype), np.random.default_rng(2)
+    a, places, out = (
+        rng.normal(size=300).astype(dtype),
+        rng.integers(0, 64, n + 2).astype(np.uint64),
+        np.empty(n, dtype),
+    )
+    _gather(a, places, out, np.uint64(8), np.uint64(4), np.uint64(16))
+    used = places[2:]
+    assert_array_equal(out, a[used // 8 * 32 + used % 8 + 16])
 
 
 @bare_kernel

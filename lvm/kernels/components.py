@@ -14,9 +14,13 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
-from lvm._jit import Array, choose_by_type
-from lvm.kernels.guesses import Guess
+import numpy as np
+
+from lvm._jit import Array, bare_helper, choose_by_type
+from lvm._vectors import TWO, ZERO, load, store
 from lvm.kernels.panels import Panels
+
+HALF = np.float32(0.5)  # exact, and no float32 becomes a float64 by it
 
 
 class Moments(NamedTuple):
@@ -32,20 +36,23 @@ def prepare(room: Any, params: Any) -> None:
     raise NotImplementedError
 
 
-def add_panel_densities(
-    panels: Panels, at: Any, room: Any, guess: Guess, k: Any, limit: Any, values: Array, first: Any
-) -> Any:
-    """Write the constants in room less half the squared distances of the panel at a position to values, from first on.
-
-    With a guess, that the rows belong to component k, values below that of k by more than -limit may be -inf. Returns
-    how many components were evaluated.
-    """
+def add_panel_densities(panels: Panels, at: Any, room: Any, values: Array, first: Any) -> None:
+    """Write constants less half the squared distances of the panel at a position to values, from first on."""
     raise NotImplementedError
 
 
 def square_norms(panels: Panels, at: Any, k: Any, room: Any, norms: Array) -> None:
     """Write the squared distances of the panel at a position from component k to norms (width,)."""
     raise NotImplementedError
+
+
+@bare_helper
+def add_density(panels: Panels, at: Any, room: Any, k: Any, values: Array, first: Any) -> None:
+    """Write the values of one component, see `add_panel_densities`, and its squared distances to room.norms."""
+    half, to = panels.width // TWO, first + k * panels.width
+    square_norms(panels, at, k, room, room.norms)
+    store(room.constants[k] - HALF * load(room.norms, ZERO), values, to)
+    store(room.constants[k] - HALF * load(room.norms, half), values, to + half)
 
 
 def add_moments(panels: Panels, n_panels: Any, r: Array, first: Any, k: Any, room: Any) -> None:
@@ -61,6 +68,30 @@ def join(strip: Any, n_panels: Any, room: Any) -> bool:
 def collect(room: Any, params: Any, stats: Any) -> None:
     """Move the moments in room to stats, about the means in params."""
     raise NotImplementedError
+
+
+def precision_times(room: Any, params: Any, k: Any, vector: Array, product: Array) -> float:
+    """Write the inverse covariance of component k times a vector (d,) to product; return vector . product."""
+    raise NotImplementedError
+
+
+def variance_along(room: Any, params: Any, k: Any, vector: Array) -> float:
+    """Return the variance under component k of its features times a vector (d,)."""
+    raise NotImplementedError
+
+
+def add_near_densities(strip: Any, q: Any, room: Any, guess: Any, k: Any, limit: Any) -> Any:
+    """Write the values of panel q of a strip for component k, where its rows should belong, and those that come near.
+
+    Left out is what lies below the value of k by more than -limit for all rows. Lists the others in strip.near; returns
+    how many.
+    """
+    raise NotImplementedError
+
+
+def no_near_densities(strip: Any, q: Any, room: Any, guess: Any, k: Any, limit: Any) -> Any:  # noqa: ARG001
+    """Stand for what is not asked of rows as they lie."""
+    return len(room.log_norms)
 
 
 def never_join(strip: Any, n_panels: Any, room: Any) -> bool:  # noqa: ARG001 - the arguments of `join`

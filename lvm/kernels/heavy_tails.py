@@ -19,12 +19,12 @@ from lvm.kernels.components import (
     collect,
     implement,
     never_join,
+    no_near_densities,
     prepare,
     square_norms,
 )
 from lvm.kernels.degrees_of_freedom import log_one_plus
 from lvm.kernels.gamma_functions import log_gamma_rise
-from lvm.kernels.guesses import Guess
 from lvm.kernels.panels import Panels, carved, panel_width
 from lvm.kernels.scaled import scaling_room
 from lvm.kernels.whitened import whitening_room
@@ -96,18 +96,15 @@ def _prepare(room: HeavyRoom, params: Any) -> None:
         room.gaussian.constants[k] = 0.0
 
 
-def _add_densities(
-    panels: Panels, at: Any, room: HeavyRoom, guess: Guess, k: Any, limit: Any, values: Array, first: Any
-) -> Any:
+def _add_densities(panels: Panels, at: Any, room: HeavyRoom, values: Array, first: Any) -> None:
     """Write the log densities of a panel, see `components.add_panel_densities`."""
-    n_evaluated = add_panel_densities(panels, at, room.gaussian, guess, k, limit, values, first)
+    add_panel_densities(panels, at, room.gaussian, values, first)
     half = panels.width // TWO
     for j in range(len(room.log_norms)):
         to = first + np.uint64(j) * panels.width
         for part in (ZERO, half):  # what is there are -delta / 2
             quotient = load(values, to + part) * (-2.0 * room.inverses[j])
             store(room.constants[j] - room.halves[j] * log_one_plus(quotient), values, to + part)
-    return n_evaluated
 
 
 def _add_moments(panels: Panels, n_panels: Any, r: Array, first: Any, k: Any, room: HeavyRoom) -> None:
@@ -141,6 +138,7 @@ implement(
     HeavyRoom,
     prepare=_prepare,
     add_panel_densities=_add_densities,
+    add_near_densities=no_near_densities,
     add_moments=_add_moments,
     join=never_join,
     collect=_collect,

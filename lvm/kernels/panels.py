@@ -44,13 +44,18 @@ class _Kept(threading.local):
 _kept = _Kept()
 
 
+def _same(one: Any, other: Any) -> bool:
+    """Return whether two arguments are; of arrays, and of tuples of them, only one and the same."""
+    return one is other or (not isinstance(one, tuple | np.ndarray) and bool(one == other))
+
+
 def kept_by_thread(make: Callable[..., Made]) -> Callable[..., Made]:
     """Return what `make` returned for the same arguments the last time, to this thread: scratch is not made anew."""
 
     @wraps(make)
     def keep(*arguments: Any) -> Made:
         last, made = _kept.made.get(make, (None, None))
-        if last != arguments:
+        if last is None or not all(map(_same, last, arguments)):
             made = make(*arguments)
             _kept.made[make] = (arguments, made)
         return cast(Made, made)

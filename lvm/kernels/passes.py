@@ -10,10 +10,10 @@ import numpy as np
 from lvm._handles import Handle
 from lvm._jit import Array
 from lvm.kernels.estep import BOTH, run_estep
-from lvm.kernels.guesses import BLOCK, empty_guess, prepare_guess, sort_by_guess
+from lvm.kernels.guesses import BLOCK, empty_guess, sort_by_guess, write_bounds, write_scores
 from lvm.kernels.panels import POINTS, kept_by_thread, strip_length
 from lvm.kernels.whitened import WhiteningRoom
-from lvm.kernels.workspace import EVALUATED, ROWS, Posterior, Workspace, empty_strip
+from lvm.kernels.workspace import BOUNDED, ROWS, Posterior, Workspace, empty_strip
 
 # Where sorting is considered: few pairs are done before it, and few components leave nothing out; and memory for the
 # tangents of all pairs of components, in numbers.
@@ -40,9 +40,8 @@ def run_pass(
     while start < n:
         rows, space = X[start:], as_it_lies
         if is_sorted:
-            rows, space = rows[:BLOCK], _with_guess(as_it_lies)
-            prepare_guess(params, space.values.guess)
-            sort_by_guess(rows, space.values.guess, strip.panels, strip.rows)
+            rows, space = rows[:BLOCK], _with_guess(as_it_lies, params, posterior.offsets, posterior.smallest)
+            sort_by_guess(rows, space)
         of_rows = posterior._replace(weight=posterior.weight[start : start + len(rows)])
         strip.tally.fill(0)
         more, penalties, impossible = run_estep(
@@ -52,7 +51,7 @@ def run_pass(
         if impossible >= 0:
             return loglik, penalty, start + impossible
         start += int(strip.tally[ROWS])
-        may_be_sorted &= not is_sorted or pays(strip.tally[EVALUATED] / (K * len(rows)), d)
+        may_be_sorted &= not is_sorted or strip.tally[BOUNDED] == len(rows)
         is_sorted = may_be_sorted
     return loglik, penalty, -1
 
@@ -64,9 +63,18 @@ def _workspace(make_room: Callable[..., Any], n: int, d: int, K: int, dtype: np.
 
 
 @kept_by_thread
-def _with_guess(space: Handle[Workspace]) -> Handle[Workspace]:
+def _room_for_guess(space: Handle[Workspace]) -> Handle[Workspace]:
     room = space.values.room
     return Handle(space.values._replace(guess=empty_guess(len(room.near), room.n_features, room.near.dtype)))
+
+
+@kept_by_thread
+def _with_guess(as_it_lies: Handle[Workspace], params: Any, _offsets: Array, smallest: float) -> Handle[Workspace]:
+    """Return the workspace with a guess at the components that its room holds, from the offsets of an E-step."""
+    space = _room_for_guess(as_it_lies)
+    write_scores(params, space.values.guess)
+    write_bounds(space, params, smallest)
+    return space
 
 
 def has_guess(room: Any) -> bool:
@@ -75,13 +83,3 @@ def has_guess(room: Any) -> bool:
         return False
     K, e = room.near.shape
     return bool(K >= MIN_SORTED_COMPONENTS and K * K * e <= MAX_TANGENTS)
-
-
-def pays(share: float, d: int) -> bool:
-    """Return whether sorted rows save time where this share of densities of d features is left.
-
-    In cycles per pair of row and component, as measured: a density; the scores and bounds; what the responsibilities
-    of rows that are not sorted cost more.
-    """
-    density, bound, unsorted = d * (d + 6) / 16 + 3, 0.25 * d + 2.5, 2.0
-    return bool(share * density + bound < density + unsorted)

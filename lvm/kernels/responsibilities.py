@@ -9,7 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lvm._jit import Array, helper, kernel
-from lvm._vectors import ZERO, any_above, lanes, load, load_one, spread, store
+from lvm._masks import any_above
+from lvm._vectors import ZERO, lanes, load, load_one, spread, store
 from lvm.kernels.elementary import exp, exp_above, log
 from lvm.kernels.strips import STRIP
 

@@ -9,8 +9,7 @@ import numpy as np
 from lvm._jit import Array
 from lvm._tiles import COLUMNS, ROWS, Memory, Position, add_totals, on_tile, unrolled, zero_tile
 from lvm._vectors import FOUR, TWO, ZERO, load, spread, store
-from lvm.kernels.components import implement, never_join
-from lvm.kernels.guesses import Guess
+from lvm.kernels.components import implement, never_join, no_near_densities
 from lvm.kernels.panels import Panels, carved, padded
 from lvm.kernels.strips import LOG_2PI
 
@@ -96,16 +95,7 @@ def finish_densities(tile: Any, constants: Memory, k: Position, values: Memory, 
             values.store(constants.spread(k + i) - half, to + (COLUMNS * i + column) * values.lanes)
 
 
-def _add_densities(
-    panels: Panels,
-    at: Any,
-    room: ScalingRoom,
-    guess: Guess,  # noqa: ARG001 - for densities that cost more
-    k: Any,
-    limit: Any,  # noqa: ARG001
-    values: Array,
-    first: Any,
-) -> Any:
+def _add_densities(panels: Panels, at: Any, room: ScalingRoom, values: Array, first: Any) -> None:
     """Write the log densities of a panel, see `components.add_panel_densities`.
 
     What stands beyond the last component is overwritten by the next panel.
@@ -118,7 +108,6 @@ def _add_densities(
             tile = _add_squares(tile, panels.values, at + row * width, room.means, room.scales, room.offsets, entry)
             entry += FOUR + FOUR
         finish_densities(tile, room.constants, k, values, first + k * width)
-    return np.uint64(len(room.log_norms))
 
 
 def _square_norms(panels: Panels, at: Any, k: Any, room: ScalingRoom, norms: Array) -> None:
@@ -182,6 +171,7 @@ implement(
     prepare=_prepare,
     add_panel_densities=_add_densities,
     square_norms=_square_norms,
+    add_near_densities=no_near_densities,
     add_moments=_add_moments,
     join=never_join,
     collect=_collect,

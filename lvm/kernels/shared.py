@@ -22,10 +22,10 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from lvm._jit import Array, bare_helper
+from lvm._masks import count_above
 from lvm._tiles import COLUMNS, ROWS, Memory, Position, add_multiples, on_tile, store_tile, zero_tile
-from lvm._vectors import FOUR, TWO, ZERO, count_above, load, spread, square_root, store, sum_entries, where_above
-from lvm.kernels.components import implement
-from lvm.kernels.guesses import Guess
+from lvm._vectors import FOUR, TWO, ZERO, load, spread, square_root, store, sum_entries, where_above
+from lvm.kernels.components import implement, no_near_densities
 from lvm.kernels.panels import Panels, as_panels, carved, padded, panel_width, panels_size
 from lvm.kernels.scaled import finish_densities
 from lvm.kernels.strips import LOG_2PI
@@ -139,16 +139,7 @@ def _add_squares(tile: Any, y: Memory, row: Position, means: Memory, at: Positio
                 tile[k][column] += z * z
 
 
-def _add_densities(
-    panels: Panels,
-    at: Any,
-    room: SharedRoom,
-    guess: Guess,  # noqa: ARG001 - for densities that cost more
-    k: Any,
-    limit: Any,  # noqa: ARG001
-    values: Array,
-    first: Any,
-) -> Any:
+def _add_densities(panels: Panels, at: Any, room: SharedRoom, values: Array, first: Any) -> None:
     """Write the log densities of a panel, see `components.add_panel_densities`.
 
     What stands beyond the last component is overwritten by the next panel.
@@ -167,7 +158,6 @@ def _add_densities(
         for i in range(ZERO, e, FOUR):
             tile = _add_squares(tile, y, i * width, room.white, k * e + FOUR * i)
         finish_densities(tile, room.constants, k, values, first + k * width)
-    return np.uint64(len(room.log_norms))
 
 
 @bare_helper
@@ -285,6 +275,7 @@ implement(
     SharedRoom,
     prepare=_prepare,
     add_panel_densities=_add_densities,
+    add_near_densities=no_near_densities,
     add_moments=add_whitened_moments,
     join=_join,
     collect=_collect,

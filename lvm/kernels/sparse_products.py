@@ -10,7 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lvm._jit import Array, kernel
-from lvm._vectors import FOUR, ONE, TWO, ZERO, any_above, larger, load_eight, store, zero_eight
+from lvm._masks import any_above
+from lvm._vectors import FOUR, ONE, TWO, ZERO, larger, load_eight, store, zero_eight
 from lvm.kernels.groups import (
     EIGHT,
     FLOAT64,

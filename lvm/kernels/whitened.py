@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import Any, NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
 
 from lvm._jit import Array, bare_helper, part_of_kernel
 from lvm._tiles import (
@@ -18,18 +17,15 @@ from lvm._tiles import (
     add_totals,
     fill_rows,
     on_tile,
-    store_tile,
     unrolled,
     zero_tile,
 )
-from lvm._vectors import FOUR, ONE, TWO, ZERO, any_above, larger, load, spread, square_root, store
-from lvm.kernels.components import implement, never_join, square_norms
-from lvm.kernels.guesses import Guess
+from lvm._vectors import FOUR, TWO, ZERO, load, spread, square_root, store
+from lvm.kernels.components import add_density, implement, never_join
+from lvm.kernels.guesses import add_near_densities
 from lvm.kernels.moments import move_moments
 from lvm.kernels.panels import Panels, as_panels, carved, padded, panel_width, panels_size
 from lvm.kernels.strips import LOG_2PI
-
-HALF = np.float32(0.5)  # exact, and no float32 becomes a float64 by it
 
 
 class WhiteningRoom(NamedTuple):
@@ -55,8 +51,6 @@ class WhiteningRoom(NamedTuple):
         Scratch: its squared norms after whitening.
     weighted : Panels
         Scratch: features about the mean times sqrt(r), and, as the last, sqrt(r).
-    listed : ndarray of shape (K,), uint64
-        Scratch: components whose density is to be computed.
     counts, first, products : ndarray of shape (K,), (K, e) and (K, e (e + 4) / 2), float64
         Sums of r, of r (x - near), and of the products of these, see `add_products`.
     """
@@ -71,7 +65,6 @@ class WhiteningRoom(NamedTuple):
     centred: Array
     norms: Array
     weighted: Panels
-    listed: NDArray[np.uint64]
     counts: Array
     first: Array
     products: Array
@@ -84,7 +77,7 @@ def whitening_room(m: int, d: int, K: int, dtype: np.dtype[Any]) -> WhiteningRoo
     scratch = {"weighted": panels_size(m, e + 1, dtype), "centred": e * width, "norms": width}
     single = {"constants": K, "reliefs": K, "near": (K, e), "offsets": (K, e), "factors": (K, triangle)}
     double = {"log_norms": K, "counts": K, "first": (K, e), "products": (K, triangle)}
-    arrays = carved((dtype, scratch), (dtype, single), (np.float64, double), (np.uint64, {"listed": K}))
+    arrays = carved((dtype, scratch), (dtype, single), (np.float64, double))
     return WhiteningRoom(n_features=d, **arrays | {"weighted": as_panels(arrays["weighted"], e + 1)})
 
 
@@ -178,54 +171,34 @@ def _square_norms(panels: Panels, at: Any, k: Any, room: WhiteningRoom, norms: A
         _add_squares(tile, norms)
 
 
-def _add_densities(
-    panels: Panels, at: Any, room: WhiteningRoom, guess: Guess, k: Any, limit: Any, values: Array, first: Any
-) -> Any:
+def _add_densities(panels: Panels, at: Any, room: WhiteningRoom, values: Array, first: Any) -> None:
     """Write the log densities of a panel, see `components.add_panel_densities`."""
-    half, width, K, is_guess = panels.width // TWO, panels.width, np.uint64(len(room.log_norms)), len(guess.order) > 0
-    for j in range(K):
-        room.listed[j] = k if is_guess else j
-    n_listed, n_evaluated = ONE if is_guess else K, ZERO
-    while n_listed > ZERO:
-        for a in range(n_listed):
-            j = room.listed[a]
-            square_norms(panels, at, j, room, room.norms)
-            to = first + j * width
-            store(room.constants[j] - HALF * load(room.norms, ZERO), values, to)
-            store(room.constants[j] - HALF * load(room.norms, half), values, to + half)
-        # After the guess those that may come near, and then no more.
-        is_first, n_evaluated = is_guess and n_evaluated == ZERO, n_evaluated + n_listed
-        n_listed = _list_neighbours(room, guess, k, width, limit, values, first) if is_first else ZERO
-    return n_evaluated
+    for k in range(np.uint64(len(room.log_norms))):
+        add_density(panels, at, room, k, values, first)
 
 
-@bare_helper
-def _list_neighbours(
-    room: WhiteningRoom, guess: Guess, k: Any, width: Any, limit: Any, values: Array, first: Any
-) -> Any:
-    """List what may come within -limit of component k, for a panel centred there, in room.listed; return how many.
+def _precision_times(room: WhiteningRoom, params: Any, k: Any, vector: Array, product: Array) -> float:  # noqa: ARG001
+    """Write L' L vector, see `components.precision_times`."""
+    L, square = params.inverse_cholesky[min(k, len(params.inverse_cholesky) - 1)], 0.0
+    for i in range(len(vector)):
+        white = product[i] = 0.0
+        for j in range(i + 1):
+            white += L[i, j] * vector[j]
+        for j in range(i + 1):
+            product[j] += L[i, j] * white
+        square += white * white
+    return square
 
-    The values of all others become -inf.
-    """
-    e, half, K, found = np.uint64(room.near.shape[1]), width // TWO, np.uint64(len(room.log_norms)), ZERO
-    nothing, own = spread(-np.inf, values), first + k * width
-    floor, floor2 = load(values, own) + limit, load(values, own + half) + limit
-    for group in range(ZERO, K, FOUR):
-        tile, entry = zero_tile(values), (k * np.uint64(len(guess.constants)) + group) * e
-        for i in range(ZERO, e, FOUR):
-            tile = add_multiples(tile, room.centred, i * width, guess.tangents, entry + FOUR * i)
-        store_tile(tile, guess.scores, ZERO)
-        for j in range(group, min(group + FOUR, K)):
-            at, to = (j - group) * width, first + j * width
-            above = larger(load(guess.scores, at) - floor, load(guess.scores, at + half) - floor2)
-            if j != k:
-                if any_above(above + (room.constants[j] + guess.heights[k, j]), 0.0):
-                    room.listed[found] = j
-                    found += ONE
-                else:
-                    store(nothing, values, to)
-                    store(nothing, values, to + half)
-    return found
+
+def _variance_along(room: WhiteningRoom, params: Any, k: Any, vector: Array) -> float:  # noqa: ARG001
+    """Return vector' covariance vector, see `components.variance_along`."""
+    covariance, variance = params.covariances[min(k, len(params.covariances) - 1)], 0.0
+    for i in range(len(vector)):
+        row = 0.0
+        for j in range(len(vector)):
+            row += covariance[i, j] * vector[j]
+        variance += row * vector[i]
+    return variance
 
 
 @on_tile
@@ -306,6 +279,9 @@ implement(
     prepare=_prepare,
     add_panel_densities=_add_densities,
     square_norms=_square_norms,
+    precision_times=_precision_times,
+    variance_along=_variance_along,
+    add_near_densities=add_near_densities,
     add_moments=add_whitened_moments,
     join=never_join,
     collect=_collect,

@@ -7,11 +7,12 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from lvm._jit import Array, canonical
+from lvm._jit import Array, canonical, part_of_kernel
+from lvm._vectors import TWO
 from lvm.kernels.guesses import Guess
-from lvm.kernels.panels import Panels, as_panels, carved, padded, panels_size
+from lvm.kernels.panels import Panels, as_panels, carved, padded, panel_width, panels_size
 
-EVALUATED, USED, ROWS = range(3)  # what a strip tallies
+EVALUATED, USED, ROWS, BOUNDED = range(4)  # what a strip tallies
 
 
 class Posterior(NamedTuple):
@@ -62,16 +63,21 @@ class Strip(NamedTuple):
         times the reliefs; weight over total.
     r : ndarray of shape (m,)
         Responsibilities of one component.
+    near : ndarray, uint64
+        Components with a value that may matter, of panel q from q K on.
+    n_near : ndarray of shape (m / width,), uint64
+        How many.
     active : ndarray, uint64
         Panels with a responsibility that is not 0, of component k from k m on.
     n_active : ndarray of shape (K,), uint64
         How many.
     queue, queue_r : ndarray, uint64 and the dtype of the rows
-        Rows that wait for their moments and their responsibilities, of component k from 2 k m on.
-    lengths : ndarray of shape (K,), uint64
-        How many.
-    tally : ndarray of shape (3,), uint64
-        Numbers of densities evaluated, of responsibilities that are not 0, and of rows that are done.
+        Rows that wait for their moments and their responsibilities, of component k from (2 m + width) k on.
+    lengths, ends : ndarray of shape (K,), uint64
+        How many, and where those end that a strip appends.
+    tally : ndarray of shape (4,), uint64
+        Numbers of densities evaluated of rows in order, of responsibilities that are not 0, of rows that are done, and
+        of those whose densities were bounded.
     """
 
     panels: Panels
@@ -84,22 +90,42 @@ class Strip(NamedTuple):
     reliefs: Array
     scale: Array
     r: Array
+    near: NDArray[np.uint64]
+    n_near: NDArray[np.uint64]
     active: NDArray[np.uint64]
     n_active: NDArray[np.uint64]
     queue: NDArray[np.uint64]
     queue_r: Array
     lengths: NDArray[np.uint64]
+    ends: NDArray[np.uint64]
     tally: NDArray[np.uint64]
 
 
 def empty_strip(m: int, d: int, K: int, dtype: np.dtype[Any]) -> Strip:
     """Return room for strips of m rows of d features under K components."""
     e = padded(d)
+    n_panels, queued = m // panel_width(dtype), 2 * m + panel_width(dtype)
     large = {"panels": panels_size(m, e, dtype), "gathered": panels_size(m, e, dtype), "values": (K + 3) * m}
-    single = dict.fromkeys(("weight", "top", "totals", "reliefs", "scale", "r"), m) | {"queue_r": 2 * K * m}
-    whole = {"rows": m, "active": K * m, "n_active": K, "queue": 2 * K * m, "lengths": K, "tally": 3}
+    single = dict.fromkeys(("weight", "top", "totals", "reliefs", "scale", "r"), m) | {"queue_r": K * queued}
+    whole = {
+        "rows": m,
+        "near": n_panels * K + 1,
+        "n_near": n_panels,
+        "active": K * m,
+        "n_active": K,
+        "queue": K * queued,
+        "lengths": K,
+        "ends": K,
+        "tally": 4,
+    }
     arrays = carved((dtype, large), (dtype, single), (np.uint64, whole))
     return Strip(**arrays | {name: as_panels(arrays[name], e) for name in ("panels", "gathered")})
+
+
+@part_of_kernel
+def place_in_queue(strip: Strip, k: Any) -> Any:
+    """Return where the next row of component k stands in its queue."""
+    return (TWO * np.uint64(len(strip.r)) + strip.panels.width) * k + strip.lengths[k]
 
 
 class Workspace(NamedTuple):
