@@ -98,6 +98,30 @@ def test_components_of_weight_zero(sorted_blocks: list[int], monkeypatch: pytest
     equal(free, as_they_lie)
 
 
+@both_dtypes
+@pytest.mark.parametrize("d", [1, 2, 3])
+@pytest.mark.parametrize("weight", [0.0, 0.1])
+def test_rows_that_repeat_the_mean(
+    weight: float, d: int, dtype: Any, sorted_blocks: list[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """At distance 0 from one component, the next one still counts."""
+    K, n = 12, 8000
+    rng = np.random.default_rng(0)
+    means = 60.0 * np.arange(K)[:, None] * np.ones(d)
+    means[1] = means[0]
+    means[1, 0] += 1.0
+    covariances = np.repeat(np.eye(d)[None], K, axis=0)
+    covariances[0] *= 1e-4 if weight else 1.0
+    component = rng.integers(K, size=n)
+    X = means[component] + rng.standard_normal((n, d)) * (component > 0)[:, None]
+    family = FullGaussian(dtype=dtype)
+    weights = np.r_[weight, np.full(K - 1, (1 - weight) / (K - 1))]
+    params = MixtureParams(weights, family.params(means, covariances))
+    free, as_they_lie = both(family, Rows(X.astype(dtype)), params, monkeypatch)
+    assert sorted_blocks
+    equal(free, as_they_lie, 1e-12 if dtype is np.float64 else 1e-6)
+
+
 def test_far_rows(sorted_blocks: list[int], monkeypatch: pytest.MonkeyPatch) -> None:
     """A guess may be wrong by any amount: where few rows lie between components or beyond, or fit none."""
     family, params, X = problem(6000, 4, 12, 20.0)

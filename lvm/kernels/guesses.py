@@ -41,8 +41,9 @@ class Guess(NamedTuple):
     tangents, heights : ndarray of shape (K, G, e, 4) and (K, 4 G)
         -t, and the logarithm of weight times density at |L_j delta|**2 = |u|**2, of all pairs k, j.
     reaches : ndarray of shape (K, G)
-        Squared: the least in a group.
-    best, bounds : ndarray of shape (4 width,)
+        |y|**2 below which no component of a group matters to rows of component k; negative where one always does, inf
+        where the group has none but k itself, or none with a weight.
+    best, bounds : ndarray of shape (2 width,) and (4 width,)
         Scratch: the highest scores of a panel and whose they are; bounds of a group.
     step, slope : ndarray of shape (d,), float64
         Scratch: mean_k - mean_j, and t.
@@ -70,7 +71,7 @@ class Guess(NamedTuple):
 def empty_guess(K: int, d: int, dtype: np.dtype[Any]) -> Guess:
     """Return room for a guess of K components of d features; for none of them, what stands for rows as they lie."""
     n_groups, e, width, n = padded(K) // 4, padded(d), panel_width(dtype), BLOCK if K > 0 else 0
-    scratch = {"best": 4 * width, "bounds": 4 * width}
+    scratch = {"best": 2 * width, "bounds": 4 * width}
     single = {"linear": (n_groups, e, 4), "constants": 4 * n_groups, "numbers": 4 * n_groups}
     single |= {"tangents": (K, n_groups, e, 4), "heights": (K, 4 * n_groups), "reaches": (K, n_groups)}
     double, whole = {"step": d, "slope": d}, {"winners": n, "order": n, "starts": K + 1}
@@ -111,11 +112,14 @@ def write_bounds(space: Handle[Any], params: Any, limit: float) -> None:
                     guess.tangents[k, group, i, j % 4] = -guess.slope[i]
                 height = room.constants[j] - 0.5 * square
                 guess.heights[k, j] = height
-                # Where |y|**2 / 2 + tau |y| < gap, the bound is below the value of k by more than -limit.
+                # Where |y|**2 + 2 tau |y| < gap, the bound is below the value of k by more than -limit.
                 gap = 2.0 * (room.constants[k] + limit - height)
                 variance = variance_along(room, params, k, guess.slope)
-                reach = gap / (np.sqrt(variance + gap) + np.sqrt(variance)) if gap > 0.0 else 0.0
-                nearest = min(nearest, reach * reach if reach >= 0.0 else np.inf)  # NaN where j weighs nothing
+                reach = gap / (np.sqrt(variance + gap) + np.sqrt(variance))
+                if not gap > 0.0:
+                    nearest = -1.0  # no row is out of its reach, not even one at the mean of k
+                elif reach >= 0.0:  # not NaN, as it is where j weighs nothing
+                    nearest = min(nearest, reach * reach)
             guess.reaches[k, group] = nearest
 
 

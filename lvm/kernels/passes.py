@@ -70,7 +70,10 @@ def _room_for_guess(space: Handle[Workspace]) -> Handle[Workspace]:
 
 @kept_by_thread
 def _with_guess(as_it_lies: Handle[Workspace], params: Any, _offsets: Array, smallest: float) -> Handle[Workspace]:
-    """Return the workspace with a guess at the components that its room holds, from the offsets of an E-step."""
+    """Return the workspace with a guess at the components that its room holds: it was prepared for this E-step.
+
+    The array of offsets, of which each E-step makes a new one, tells them apart.
+    """
     space = _room_for_guess(as_it_lies)
     write_scores(params, space.values.guess)
     write_bounds(space, params, smallest)

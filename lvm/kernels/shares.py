@@ -31,18 +31,18 @@ def list_all(strip: Strip) -> None:
 
 @part_of_kernel
 def find_tops(strip: Strip, n_panels: Any) -> None:
-    """Write the largest value of each row."""
+    """Write the largest value of each row, inf for rows of weight 0: no value comes near it."""
     K, width, values = np.uint64(len(strip.lengths)), strip.panels.width, strip.values
     half = width // TWO
     for q in range(n_panels):
-        first, listed = q * K * width, q * K
+        first, listed, row = q * K * width, q * K, q * width
         at = first + strip.near[listed] * width
         top, top2 = load(values, at), load(values, at + half)
         for a in range(listed + ONE, listed + strip.n_near[q]):
             at = first + strip.near[a] * width
             top, top2 = larger(top, load(values, at)), larger(top2, load(values, at + half))
-        store(top, strip.top, q * width)
-        store(top2, strip.top, q * width + half)
+        store(where_above(load(strip.weight, row), 0.0, top, np.inf), strip.top, row)
+        store(where_above(load(strip.weight, row + half), 0.0, top2, np.inf), strip.top, row + half)
 
 
 @part_of_kernel
@@ -80,7 +80,7 @@ def exponentiate(strip: Strip, n_panels: Any, smallest: float, reliefs: Array) -
 
 @part_of_kernel
 def list_rows(strip: Strip, n_panels: Any, smallest: float, is_bounded: bool) -> None:
-    """Append the rows with a value not below their top by -smallest to the queue of each component.
+    """Append the rows with a value above top + smallest to the queue of each component.
 
     Whether a panel has one is not asked: the answer would be mispredicted more often than it saves time.
     """

@@ -68,9 +68,9 @@ class Strip(NamedTuple):
     n_near : ndarray of shape (m / width,), uint64
         How many.
     active : ndarray, uint64
-        Panels with a responsibility that is not 0, of component k from k m on.
+        Panels with a responsibility that is not 0, of component k from k m on; unused where rows are listed.
     n_active : ndarray of shape (K,), uint64
-        How many.
+        How many; or how many rows are listed.
     queue, queue_r : ndarray, uint64 and the dtype of the rows
         Rows that wait for their moments and their responsibilities, of component k from (2 m + width) k on.
     lengths, ends : ndarray of shape (K,), uint64
