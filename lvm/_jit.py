@@ -1,6 +1,6 @@
 """The door to numba: how kernels are compiled, and the arrays they see.
 
-What numba learns of vectors, tiles and handles is in modules of those names.
+What numba learns of vectors, masks, tiles and handles is in modules of those names.
 """
 
 from __future__ import annotations

@@ -10,9 +10,7 @@ from numba import types
 from numba.core import cgutils
 from numba.extending import intrinsic
 
-from lvm._vectors import _as_vector, _pointer
-
-_INT64 = ir.IntType(64)
+from lvm._vectors import _INT64, _as_vector, _pick, _pointer
 
 
 def _mask(context: Any, builder: Any, typed: Any, arguments: Any, with_nan: bool) -> Any:
@@ -66,9 +64,8 @@ def _append_above(_typing: Any, vector: Any, limit: Any, _first: Any, array: Any
             offset = builder.insert_element(
                 ir.Constant(kind, ir.Undefined), builder.add(first, _INT64(part)), _INT64(0)
             )
-            offset = builder.shuffle_vector(offset, offset, ir.Constant(ir.VectorType(ir.IntType(32), 4), [0] * 4))
             pointer = _pointer(context, builder, array, values, position, kind)
-            builder.store(builder.add(places, offset), pointer).align = 8
+            builder.store(builder.add(places, _pick(builder, offset, offset, [0] * 4)), pointer).align = 8
             position = builder.add(position, builder.ctpop(four))
         return builder.sub(position, start)
 

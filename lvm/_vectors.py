@@ -116,9 +116,7 @@ def _prefetch(_typing: Any, array: Any, _position: Any) -> Any:
     def generate(context: Any, builder: Any, typed: Any, arguments: Any) -> Any:
         pointer = _pointer(context, builder, typed.args[0], arguments[0], arguments[1], ir.IntType(8))
         kind = ir.FunctionType(ir.VoidType(), [pointer.type, *[_INT32] * 3])
-        function = builder.module.globals.get("llvm.prefetch.p0") or ir.Function(
-            builder.module, kind, "llvm.prefetch.p0"
-        )
+        function = builder.module.declare_intrinsic("llvm.prefetch.p0", (), kind)
         builder.call(function, [pointer, *(ir.Constant(_INT32, hint) for hint in (0, 3, 1))])  # to read, often, data
         return context.get_dummy_value()
 
@@ -300,9 +298,7 @@ def _where_above(builder: Any, _kind: Any, value: Any, limit: Any, then: Any, ot
 def _square_root(builder: Any, kind: Any, value: Any) -> Any:
     bits = kind.dtype.bitwidth
     name = f"llvm.sqrt.v{kind.lanes}f{bits}"
-    function = builder.module.globals.get(name)
-    if function is None:
-        function = ir.Function(builder.module, ir.FunctionType(_llvm(kind), [_llvm(kind)]), name)
+    function = builder.module.declare_intrinsic(name, (), ir.FunctionType(_llvm(kind), [_llvm(kind)]))
     return builder.call(function, [value])
 
 

@@ -99,7 +99,7 @@ def run_estep(
     loglik = penalty = 0.0
     impossible, stop = n, n
     is_sorted, has_weight = len(guess.order) > 0, len(posterior.weight) > 0
-    is_sparse, is_bounded, has_relief = is_sorted, is_sorted, posterior.log_relief > 0.0
+    is_sparse = is_bounded = is_sorted
     for start in range(ZERO, n + m, m):  # the last time for what waits in the queue
         n_rows = min(m, stop - min(start, stop))
         n_panels = ZERO
@@ -137,8 +137,8 @@ def run_estep(
                             strip.values[(p // width * K + k) * width + p % width] = -np.inf
                 if is_sparse:
                     find_tops(strip, n_panels)
-                    list_rows(strip, n_panels, posterior.smallest, is_bounded)
-                    exponentiate_listed(strip, n_panels, posterior.smallest, room.reliefs, has_relief)
+                    list_rows(strip, n_panels, posterior.smallest)
+                    exponentiate_listed(strip, n_panels, posterior.smallest, room.reliefs, posterior.log_relief)
                 else:
                     exponentiate(strip, n_panels, posterior.smallest, room.reliefs)
                 more, penalties, fails = finish_rows(strip, n_panels, base, posterior.log_relief)

@@ -79,7 +79,7 @@ def exponentiate(strip: Strip, n_panels: Any, smallest: float, reliefs: Array) -
 
 
 @part_of_kernel
-def list_rows(strip: Strip, n_panels: Any, smallest: float, is_bounded: bool) -> None:
+def list_rows(strip: Strip, n_panels: Any, smallest: float) -> None:
     """Append the rows with a value above top + smallest to the queue of each component.
 
     Whether a panel has one is not asked: the answer would be mispredicted more often than it saves time.
@@ -87,14 +87,8 @@ def list_rows(strip: Strip, n_panels: Any, smallest: float, is_bounded: bool) ->
     K, width, values = np.uint64(len(strip.lengths)), strip.panels.width, strip.values
     half = width // TWO
     for k in range(K):
-        to, at = place_in_queue(strip, k), k * width
-        for row in range(ZERO, ZERO if is_bounded else n_panels * width, half + half):
-            to += append_above(load(values, at) - load(strip.top, row), smallest, row, strip.queue, to)
-            above = load(values, at + half) - load(strip.top, row + half)
-            to += append_above(above, smallest, row + half, strip.queue, to)
-            at += K * width
-        strip.ends[k] = to
-    for q in range(n_panels if is_bounded else ZERO):
+        strip.ends[k] = place_in_queue(strip, k)
+    for q in range(n_panels):
         row = q * width
         top, top2 = load(strip.top, row), load(strip.top, row + half)
         for a in range(q * K, q * K + strip.n_near[q]):
@@ -105,7 +99,7 @@ def list_rows(strip: Strip, n_panels: Any, smallest: float, is_bounded: bool) ->
 
 
 @part_of_kernel
-def exponentiate_listed(strip: Strip, n_panels: Any, smallest: float, reliefs: Array, has_relief: bool) -> None:
+def exponentiate_listed(strip: Strip, n_panels: Any, smallest: float, reliefs: Array, log_relief: float) -> None:
     """Write exp(value - top) of the rows listed to their queues, and find the sums."""
     K, width, values = np.uint64(len(strip.lengths)), strip.panels.width, strip.values
     half, zero = width // TWO, spread(0.0, strip.values)
@@ -124,7 +118,7 @@ def exponentiate_listed(strip: Strip, n_panels: Any, smallest: float, reliefs: A
             store(exp_above(x, smallest), strip.queue_r, a)
         for a in range(first, first + n):
             strip.totals[strip.queue[a]] += strip.queue_r[a]
-        for a in range(first, first + n if has_relief else first):
+        for a in range(first, first + n if log_relief > 0.0 else first):
             strip.reliefs[strip.queue[a]] += strip.queue_r[a] * reliefs[k]
 
 
