@@ -1,38 +1,32 @@
 """The door to numba: how kernels are compiled, and the arrays they see.
 
-What numba learns of vectors, masks, tiles and handles is in modules of those names.
+What numba learns of vectors, masks, tiles and handles, and of the disk, is in modules of those names.
 """
 
 from __future__ import annotations
 
-import getpass
-import hashlib
 import inspect
-import os
-import shutil
-import tempfile
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from functools import cache
-from pathlib import Path
 from typing import Any, TypeGuard, TypeVar, cast
 
 import numba
 import numpy as np
 from numba.core import event
 from numba.extending import overload
-from numba.misc.appdirs import AppDirs
 from numpy.typing import ArrayLike, DTypeLike, NDArray
+
+from lvm._disk import keep_on_disk
 
 Array = NDArray[np.float64]
 Function = TypeVar("Function", bound=Callable[..., Any])
-config: Any = numba.config
 
 # Full fast-math less `nnan` and `ninf`: those two turn a log-sum-exp over -inf into NaN.
 FASTMATH = frozenset({"nsz", "arcp", "contract", "afn", "reassoc"})
 
 
-OPTIONS: Any = {"nogil": True, "error_model": "numpy"}
+OPTIONS: Any = {"nogil": True, "error_model": "numpy", "no_cfunc_wrapper": True}
 # Where nothing is allocated, references to arrays need not be counted. Numba would at each call of a helper, for all
 # arrays in its arguments, by an atomic operation each.
 BARE: Any = {"_nrt": False}
@@ -55,101 +49,22 @@ def choose_by_type(stub: Function, argument: str, implementations: Mapping[Any, 
 
 
 def _compile(function: Function, fastmath: set[str], inlined: bool = False, bare: bool = False) -> Function:
-    options: dict[str, Any] = {**OPTIONS, **(BARE if bare else {}), "fastmath": fastmath, "forceinline": inlined}
-    folder = cache_folder()
-    if folder is None:
-        return cast(Function, numba.njit(**options)(function))
-    given, config.CACHE_DIR = config.CACHE_DIR, str(folder)
-    try:
-        compiled = numba.njit(cache=True, **options)(function)
-        _forgive_disk(compiled)
-    except RuntimeError:  # numba knows no cache for a function without a source file
-        compiled = numba.njit(**options)(function)
-    finally:
-        config.CACHE_DIR = given
+    options: Any = {**OPTIONS, **(BARE if bare else {}), "fastmath": fastmath, "forceinline": inlined}
+    compiled: Any = numba.njit(**{**options, "no_cpython_wrapper": inlined})(function)
+    keep_on_disk(compiled)
+    if inlined:
+        _spare_entry(compiled, cache(lambda: numba.njit(**options)(function)))
     return cast(Function, compiled)
 
 
-def _forgive_disk(compiled: Any) -> None:
-    """Make a full disk, or a cache that has vanished, cost time instead of an exception in the middle of a fit."""
-    store = compiled._cache  # numba offers no other way
-    load, save = store.load_overload, store.save_overload
+def _spare_entry(helper: Any, make_twin: Callable[[], Any]) -> None:
+    """Let numba pass over a helper's entry from Python, a third of its compilation; a twin of it answers calls."""
 
-    def load_if_possible(signature: Any, target: Any) -> Any:
-        with suppress(OSError):
-            return load(signature, target)
-        return None
+    def add_overload(result: Any) -> None:
+        helper.overloads[tuple(result.signature.args)] = result  # and not to what Python may call
 
-    def save_if_possible(signature: Any, data: Any) -> None:
-        with suppress(OSError):
-            save(signature, data)
-
-    store.load_overload, store.save_overload = load_if_possible, save_if_possible
-
-
-@cache
-def cache_folder() -> Path | None:
-    """Return the folder where compiled kernels are kept, None where no folder can be written.
-
-    It is the first that can be written of: `NUMBA_CACHE_DIR`, the package's own `__pycache__`, the user's cache
-    folder, a private folder for temporary files. Within that, its name is a hash of all that kernels are compiled
-    from: numba looks at a kernel's own file alone, and would serve a stale one when a helper has changed. Where a
-    folder is full but cannot be written, as in a read-only image, its kernels are copied to the one that can.
-    """
-    filled = None
-    for parent in _cache_parents():
-        folder = parent / f"lvm-{_sources_hash()}"
-        with suppress(OSError):
-            if not folder.exists():
-                parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-                if filled is not None:
-                    with tempfile.TemporaryDirectory(dir=parent) as scratch, suppress(OSError):
-                        # In one step: another process sees no half of it, and may have been first.
-                        shutil.copytree(filled, Path(scratch) / "copy").rename(folder)
-                folder.mkdir(exist_ok=True)
-            tempfile.TemporaryFile(dir=folder).close()
-            return folder
-        with suppress(OSError):
-            if folder.is_dir() and any(folder.iterdir()):
-                filled = filled or folder
-    return None
-
-
-def _cache_parents() -> Iterator[Path]:
-    if config.CACHE_DIR:
-        yield Path(config.CACHE_DIR)
-    yield Path(__file__).parent / "__pycache__"
-    user = Path(cast(Any, AppDirs)("numba", appauthor=False).user_cache_dir)
-    if user.is_absolute():  # "~" stays where there is no home
-        yield user
-    with suppress(OSError, KeyError):
-        name = str(os.getuid()) if hasattr(os, "getuid") else getpass.getuser()
-        folder = Path(tempfile.gettempdir()) / f"lvm-{name}"
-        folder.mkdir(mode=0o700, exist_ok=True)
-        # Files of the cache are code: in a folder that everyone may write, only one's own will do.
-        status = folder.lstat()
-        private = folder.is_dir() and not folder.is_symlink() and not status.st_mode & 0o022
-        if os.name == "nt" or (private and status.st_uid == os.getuid()):
-            yield folder
-
-
-@cache
-def _sources_hash() -> str:
-    package = Path(__file__).parent
-    digest = hashlib.sha256()
-    for pattern in (
-        "_jit.py",
-        "_vectors.py",
-        "_masks.py",
-        "_tiles.py",
-        "_handles.py",
-        "protocol.py",
-        "kernels/*.py",
-        "families/*.py",
-    ):
-        for path in sorted(package.glob(pattern)):
-            digest.update(path.name.encode() + path.read_bytes())
-    return digest.hexdigest()[:16]
+    helper.add_overload = add_overload
+    helper._compile_for_args = lambda *_, **__: make_twin()  # numba calls what this returns
 
 
 def kernel(function: Function) -> Function:

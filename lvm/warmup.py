@@ -12,9 +12,10 @@ import numpy as np
 from scipy import sparse
 
 import lvm
-from lvm._jit import cache_folder, compilations
+from lvm._disk import cache_folder
+from lvm._jit import compilations
 from lvm.estimators.gaussian import STRUCTURES
-from lvm.kernels.passes import MIN_SORTED_COMPONENTS, MIN_SORTED_PAIRS
+from lvm.kernels.passes import MIN_PAIRS, MIN_SORTED_COMPONENTS
 
 
 class Warmup(NamedTuple):
@@ -52,7 +53,7 @@ def fill_cache() -> Warmup:
                 estimator.impute(X)
                 estimator.fit(X, labels=np.ones((len(X), len(estimator.weights_)), np.bool_))
         for dtype in (np.float64, np.float32):
-            _sort_rows(dtype)
+            _list_rows(dtype)
         measurements = np.random.RandomState(0).normal(size=(60, 6))
         lvm.FactorAnalysis(1, max_iter=2).fit(measurements)
     functions = {recorded.data["dispatcher"].py_func for _, recorded in events}
@@ -60,12 +61,16 @@ def fill_cache() -> Warmup:
     return Warmup(time.perf_counter() - began, len(own), cache_folder())
 
 
-def _sort_rows(dtype: Any) -> None:
-    """Fit components so far apart, with rows so many, that those are sorted by their likeliest component."""
+def _list_rows(dtype: Any) -> None:
+    """Fit components so far apart, with rows so many, that those are listed; and sorted, under full covariance."""
     K = 2 * MIN_SORTED_COMPONENTS
-    X = np.repeat(1000 * np.eye(K, 3 * K), 2 * MIN_SORTED_PAIRS // K**2, axis=0)
+    X = np.repeat(30 * np.eye(K, 3 * K), 2 * MIN_PAIRS // K**2, axis=0)
     noise = np.random.RandomState(0).normal(size=X.shape)
-    lvm.GaussianMixture(K, max_iter=1, init_params=np.arange(len(X)) * K // len(X)).fit((X + noise).astype(dtype))
+    settings: dict[str, Any] = {"max_iter": 1, "init_params": np.arange(len(X)) * K // len(X)}
+    for kind in STRUCTURES:
+        lvm.GaussianMixture(K, covariance_type=kind, **settings).fit((X + noise).astype(dtype))
+    for kind in ("full", "diag") if dtype is np.float64 else ():
+        lvm.StudentTMixture(K, covariance_type=kind, **settings).fit(X + noise)
 
 
 def _tiny_problems() -> Iterator[tuple[Any, Any]]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 import tempfile
 from pathlib import Path
@@ -16,22 +15,10 @@ from numpy.typing import NDArray
 ROOT = Path(__file__).resolve().parents[1]
 
 
-def _cache_folder() -> Path:
-    """Return a folder for compiled kernels that is new whenever a source of the library changes.
-
-    numba compares the date of the file that holds a kernel, not of the files whose kernels it calls, and would
-    serve a stale one. Workers of pytest-xdist find the same sources, hence the same folder.
-    """
-    digest = hashlib.sha256()
-    for path in sorted((ROOT / "lvm").rglob("*.py")):
-        digest.update(path.relative_to(ROOT).as_posix().encode())
-        digest.update(path.read_bytes())
-    writable = ROOT if os.access(ROOT, os.W_OK) else Path(tempfile.gettempdir())
-    return writable / ".numba_cache" / digest.hexdigest()[:16]
-
-
-# numba reads this when it is first imported; the library loads it no earlier than the first test module does.
-os.environ["NUMBA_CACHE_DIR"] = str(_cache_folder())
+# numba reads this when it is first imported; the library loads it no earlier than the first test module does. A folder
+# beside the tests, for all workers of pytest-xdist.
+writable = ROOT if os.access(ROOT, os.W_OK) else Path(tempfile.gettempdir())
+os.environ.setdefault("NUMBA_CACHE_DIR", str(writable / ".numba_cache"))
 
 COMMON: dict[str, Any] = {"deadline": None, "suppress_health_check": [HealthCheck.too_slow]}
 settings.register_profile("default", max_examples=20, **COMMON)

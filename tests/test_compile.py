@@ -20,6 +20,7 @@ SIGNATURES = {f"lvm.kernels.elementary.{name}": 2 for name in ("_exp", "log")}
 # The E-step is compiled for what it is given to work with: full, tied, diagonal and spherical components, the two of
 # heavy tails, and moments without parameters to be.
 SIGNATURES["lvm.kernels.estep.run_estep"] = 7
+SIGNATURES["lvm.kernels.listed_rows.run_listed_estep"] = 6
 
 # Kernels that compute in float32 where the rows are float32: as many signatures more.
 SINGLE = {
@@ -36,7 +37,7 @@ SINGLE = {
         "whitened.add_products",
         "whitened.pack_factor",
     )
-} | {"lvm.kernels.estep.run_estep": 4}
+} | {"lvm.kernels.estep.run_estep": 4, "lvm.kernels.listed_rows.run_listed_estep": 4}
 
 
 # ----- in the process of its own ------------------------------------------------------------------------------
@@ -147,21 +148,26 @@ def use_options(X: Any) -> None:
     lvm.FactorAnalysis(1, max_iter=3).fit(np.hstack([X, X[::-1]]))
 
 
-def fit_sorted_rows(dtype: Any, K: int) -> None:
-    """Fit well separated components, many enough for rows to be sorted by their likeliest one."""
+def fit_listed_rows(dtype: Any, K: int) -> None:
+    """Fit well separated components, many enough for rows to be listed, and sorted by their likeliest one."""
     import numpy as np
 
     import lvm
 
-    means = 100 * np.random.RandomState(0).normal(size=(K, 6))
+    means = 10 * np.random.RandomState(0).normal(size=(K, 6))
     X = (np.repeat(means, 33_000 // K, axis=0) + np.random.RandomState(1).normal(size=(33_000 // K * K, 6))).astype(
         dtype
     )
-    lvm.GaussianMixture(K, means_init=means, max_iter=2, tol=0, n_jobs=1).fit(X)
+    settings = {"max_iter": 2, "tol": 0, "n_jobs": 1}
+    for kind in ("full", "tied", "diag", "spherical"):
+        lvm.GaussianMixture(K, covariance_type=kind, means_init=means, **settings).fit(X)
+    for kind in ("full", "diag"):
+        start = np.arange(len(X)) * K // len(X)
+        lvm.StudentTMixture(K, covariance_type=kind, init_params=start, **settings).fit(X)
 
 
 def exercise(folder: Path) -> dict[str, Any]:
-    """Fit everything in every form; report the signatures and what was compiled when."""
+    """Fit everything in every form; report how much was compiled when."""
     import numpy as np
     from numba.core import event
     from scipy import sparse
@@ -206,16 +212,24 @@ def exercise(folder: Path) -> dict[str, Any]:
         use_options(X=estimators_data())
     compiled["first fits with other structures and options"] = len(others.buffer)
     for dtype in (np.float64, np.float32):
-        fit_sorted_rows(dtype, 20)
+        fit_listed_rows(dtype, 20)
         with event.install_recorder("numba:compile") as second:
-            fit_sorted_rows(dtype, 30)
-        compiled[f"later fits of sorted rows in {np.dtype(dtype).name}"] = len(second.buffer)
-    signatures = {name: [str(s) for s in kernel.signatures] for name, kernel in kernels().items()}
-    return {"signatures": signatures, "compiled": compiled}
+            fit_listed_rows(dtype, 30)
+        compiled[f"later fits of listed rows in {np.dtype(dtype).name}"] = len(second.buffer)
+    return compiled
+
+
+def warm_up(_folder: Path) -> dict[str, Any]:
+    """Do what `python -m lvm warmup` does; report as `exercise`."""
+    from lvm.warmup import fill_cache
+
+    return {"the warm-up": fill_cache().n_compiled}
 
 
 if __name__ == "__main__":
-    sys.stdout.write(json.dumps(exercise(Path(sys.argv[1]))))
+    of_work = {work.__name__: work for work in (exercise, warm_up)}[sys.argv[1]](Path(sys.argv[2]))
+    of_kernels = {name: [str(s) for s in kernel.signatures] for name, kernel in kernels().items()}
+    sys.stdout.write(json.dumps({"signatures": of_kernels, "compiled": of_work}))
     sys.exit()
 
 
@@ -224,8 +238,9 @@ if __name__ == "__main__":
 import pytest  # noqa: E402 - a script needs none of it
 
 
-def run(folder: Path, cache: Path) -> dict[str, Any]:
-    command = [sys.executable, __file__, str(folder)]
+def run(work: Callable[[Path], Any], folder: Path, cache: Path) -> dict[str, Any]:
+    """Return what was compiled, and the signatures of all kernels in use, of work in a process of its own."""
+    command = [sys.executable, __file__, work.__name__, str(folder)]
     environment = {**os.environ, "NUMBA_CACHE_DIR": str(cache)}
     done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
@@ -240,7 +255,12 @@ def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def fresh(cache: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
-    return run(tmp_path_factory.mktemp("data"), cache)
+    return run(exercise, tmp_path_factory.mktemp("data"), cache)
+
+
+@pytest.fixture(scope="module")
+def later(fresh: dict[str, Any], cache: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:  # noqa: ARG001
+    return run(exercise, tmp_path_factory.mktemp("data"), cache)
 
 
 def test_every_kernel_is_used(fresh: dict[str, Any]) -> None:
@@ -269,17 +289,15 @@ def test_later_fits_compile_nothing(fresh: dict[str, Any]) -> None:
     assert {name: n for name, n in compiled.items() if n and (name.startswith("later") or name.endswith("K=1"))} == {}
 
 
-def test_later_processes_compile_nothing(fresh: dict[str, Any], cache: Path, tmp_path: Path) -> None:
+def test_later_processes_compile_nothing(fresh: dict[str, Any], later: dict[str, Any]) -> None:
     """The cache on disk serves the next process whole."""
     assert sum(fresh["compiled"].values()) > 0
-    assert sum(run(tmp_path, cache)["compiled"].values()) == 0
+    assert sum(later["compiled"].values()) == 0
 
 
-def test_cache_is_keyed_on_the_sources() -> None:
-    """What conftest.py set is what numba uses."""
-    from numba.core import config
-
-    folder = Path(config.CACHE_DIR)
-    assert folder.parent.name == ".numba_cache"
-    assert len(folder.name) == 16
-    assert folder == Path(os.environ["NUMBA_CACHE_DIR"])
+def test_the_warmup_leaves_nothing_to_compile(later: dict[str, Any], cache: Path, tmp_path: Path) -> None:
+    """It loads all that the other process did, from a cache that has it: from an empty one, it would compile that."""
+    warmed = run(warm_up, tmp_path, cache)["signatures"]
+    missing = {name: set(found) - set(warmed[name]) for name, found in later["signatures"].items()}
+    assert sum(map(len, later["signatures"].values())) > 50
+    assert {name: found for name, found in missing.items() if found} == {}

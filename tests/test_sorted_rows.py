@@ -17,9 +17,9 @@ from lvm.kernels import passes
 from lvm.kernels.estep import run_estep
 from lvm.kernels.guesses import BLOCK, pays, sort_by_guess
 from lvm.kernels.panels import POINTS, padded
-from lvm.kernels.passes import MIN_SORTED_COMPONENTS, MIN_SORTED_PAIRS, TRIAL
+from lvm.kernels.passes import MIN_PAIRS, MIN_SORTED_COMPONENTS, TRIAL
 from lvm.kernels.responsibilities import NEGLIGIBLE
-from lvm.kernels.workspace import ROWS
+from lvm.kernels.workspace import ROWS, USED
 from lvm.models.mixture import Mixture, MixtureParams
 from lvm.protocol import Rows, ZeroDensityError, leaves
 
@@ -56,7 +56,7 @@ def both(family: Any, rows: Rows, params: MixtureParams, monkeypatch: pytest.Mon
     """Return the statistics of rows as they may be sorted, and of rows as they lie."""
     rows = Mixture(family).canonical(rows)
     free = Mixture(family).estep_stats(rows, params)
-    monkeypatch.setattr(passes, "MIN_SORTED_PAIRS", np.inf)
+    monkeypatch.setattr(passes, "MIN_PAIRS", np.inf)
     return free, Mixture(family).estep_stats(rows, params)
 
 
@@ -162,17 +162,17 @@ def test_sorting_ends_where_it_does_not_pay(sorted_blocks: list[int]) -> None:
 
 
 def run_hopeful(*given: Any) -> Any:
-    """Run an E-step whose trial ends early whatever it finds."""
+    """Run an E-step whose trial ends early, with few responsibilities, whatever it finds."""
     X, params, posterior, resp, space, stats, steps, trial = given
     if trial:
         rows, weight = X[:trial], posterior.weight[:trial]
         done = run_estep(rows, params, posterior._replace(weight=weight), resp, space, stats, steps, 0)
-        space.values.strip.tally[ROWS] = trial
+        space.values.strip.tally[[ROWS, USED]] = trial, 0
         return done
     return run_estep(*given)
 
 
-@pytest.mark.parametrize(("n", "K"), [(MIN_SORTED_PAIRS // 12 - 1, 12), (8000, MIN_SORTED_COMPONENTS - 1)])
+@pytest.mark.parametrize(("n", "K"), [(MIN_PAIRS // 12 - 1, 12), (8000, MIN_SORTED_COMPONENTS - 1)])
 def test_small_problems_are_not_tried(n: int, K: int, sorted_blocks: list[int]) -> None:
     family, params, X = problem(n, 4, K, 20.0)
     Mixture(family).estep_stats(Rows(X), params)
@@ -212,7 +212,7 @@ def test_estimators_fit_as_without() -> None:
 
     free = fit()
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(passes, "MIN_SORTED_PAIRS", np.inf)
+        patch.setattr(passes, "MIN_PAIRS", np.inf)
         as_they_lie = fit()
     assert_allclose(free.objective_trace_, as_they_lie.objective_trace_, rtol=1e-12)
     assert_allclose(free.means_, as_they_lie.means_, atol=1e-11)
@@ -233,7 +233,7 @@ def guesses(monkeypatch: pytest.MonkeyPatch) -> list[tuple[Any, Any]]:
 
     monkeypatch.setattr(passes, "sort_by_guess", sort)
     monkeypatch.setattr(passes, "run_estep", run_hopeful)
-    monkeypatch.setattr(passes, "MIN_SORTED_PAIRS", 0)
+    monkeypatch.setattr(passes, "MIN_PAIRS", 0)
     return made
 
 

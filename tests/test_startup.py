@@ -12,10 +12,9 @@ from typing import Any
 
 import pytest
 from command_line import ran
-from test_compile import run as use_everything
 
 import lvm
-from lvm import _jit
+from lvm import _disk, _jit
 from lvm.warmup import Warmup, fill_cache
 
 NOWHERE = "/proc/nonexistent"  # where not even root can make a folder
@@ -25,9 +24,9 @@ ONE_KERNEL = """
 import json, os, shutil, sys, tempfile
 {before}
 import numpy as np
-from lvm import _jit
+from lvm import _disk, _jit
 from lvm.kernels.moments import column_moments
-folder = _jit.cache_folder()
+folder = _disk.cache_folder()
 {between}
 mean, variance = np.empty(2), np.empty(2)
 with _jit.compilations() as events:
@@ -191,34 +190,11 @@ def test_the_setting_of_numba_is_left_as_it_was() -> None:
     import numba
 
     assert os.environ["NUMBA_CACHE_DIR"] == numba.config.CACHE_DIR
-    assert _jit.cache_folder() is not None
-    assert Path(numba.config.CACHE_DIR) == _jit.cache_folder().parent  # type: ignore[union-attr]  # there is one
+    assert _disk.cache_folder() is not None
+    assert Path(numba.config.CACHE_DIR) == _disk.cache_folder().parent  # type: ignore[union-attr]  # there is one
 
 
 # ----- the warm-up --------------------------------------------------------------------------------------------
-
-
-def test_warmup_fills_the_cache_for_everything(tmp_path: Path) -> None:
-    """After it, nothing that test_compile.py does compiles anything, in a new process."""
-    cache = tmp_path / "cache"
-    command = [sys.executable, "-m", "lvm", "warmup"]
-    outputs = [
-        subprocess.run(
-            command,
-            env={**os.environ, "NUMBA_CACHE_DIR": str(cache)},
-            cwd=tmp_path,  # else -m would take the package in the working folder for the installed one
-            capture_output=True,
-            text=True,
-            check=True,
-        ).stdout
-        for _ in range(2)
-    ]
-    assert " kernels compiled, " in outputs[0]
-    assert outputs[1].startswith("nothing to compile, ")
-    assert all(f"cache: {cache}" in output for output in outputs)
-    report = use_everything(tmp_path, cache)
-    assert [name for name, n in report["compiled"].items() if n] == []
-    assert len(report["signatures"]) > 10
 
 
 def test_warmup_here() -> None:
@@ -226,7 +202,7 @@ def test_warmup_here() -> None:
     done = fill_cache()
     assert done.n_compiled == 0
     assert done.seconds > 0
-    assert done.folder == _jit.cache_folder()
+    assert done.folder == _disk.cache_folder()
     lines = ran("warmup").splitlines()
     assert lines[0].startswith("nothing to compile, ")
     assert lines[1] == f"cache: {done.folder}"

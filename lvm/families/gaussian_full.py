@@ -21,7 +21,7 @@ from lvm.kernels.patterns import (
     add_patterned_moments,
     patterned_rows,
 )
-from lvm.kernels.triangular import copy_matrix, inverse_cholesky
+from lvm.kernels.triangular import copy_matrix, run_inverse_cholesky
 from lvm.kernels.whitened import whitening_room
 from lvm.kernels.workspace import NO_POSTERIOR, NO_RESPONSIBILITIES, Posterior
 from lvm.protocol import DEAD_SHARE, count_free
@@ -55,12 +55,11 @@ def _mstep_full(
 ) -> int:
     """Write the M-step to new; return the first component with a singular covariance, or -1."""
     counts = stats.counts
-    total = np.sum(counts)
     d = old.means.shape[1]
     delta = np.empty(d)
     moments = np.empty(d)
     scatter = np.empty((d, d))
-    mstep_means(counts, stats.first, old.means, new.means)
+    total = mstep_means(counts, stats.first, old.means, new.means)
     for k in range(len(counts)):
         if not counts[k] > DEAD_SHARE * total:
             copy_matrix(old.covariances[k], new.covariances[k])
@@ -93,7 +92,7 @@ class MatrixGaussian(GaussianFamily[FullGaussianParams]):
         covariances = np.array(covariances, np.float64, order="C")
         factors = np.empty_like(covariances)
         for c, covariance in enumerate(covariances):
-            if not inverse_cholesky(covariance, factors[c]) > 0:
+            if not run_inverse_cholesky(covariance, factors[c]) > 0:
                 raise ValueError(f"covariance {c} is not symmetric, positive definite and finite.")
         return FullGaussianParams(means, covariances, factors)
 

@@ -31,10 +31,9 @@ def _find_scatters(
 ) -> None:
     """Write the new means (K, d), and the scatter about them per unit of weight plus reg to scatters (K, d, d)."""
     counts = stats.counts
-    total = np.sum(counts)
     d = old.means.shape[1]
     delta, moments, scatter, factor = np.empty(d), np.empty(d), np.empty((d, d)), np.empty((d, d))
-    mstep_means(counts, stats.first, old.means, means)
+    total = mstep_means(counts, stats.first, old.means, means)
     for k in range(len(counts)):
         if not counts[k] > DEAD_SHARE * total:
             continue

@@ -50,12 +50,11 @@ def _mstep_tied(
 ) -> int:
     """Write the M-step with one covariance for all to new; return 0 where it is singular, else -1."""
     counts = stats.counts
-    total = np.sum(counts)
     K, d = old.means.shape
     moments = np.empty(d)
     largest = np.zeros(d)
     scatter = np.empty((d, d))
-    mstep_means(counts, stats.first, old.means, new.means)
+    total = mstep_means(counts, stats.first, old.means, new.means)
     for i in range(d):
         moments[i] = stats.second[0, i, i] / total
         for j in range(i + 1):

@@ -14,7 +14,7 @@ from lvm.families.gaussian_full import FullGaussianParams
 from lvm.families.student_t import StudentT, StudentTParams, StudentTStats
 from lvm.kernels.covariance import EPS, factorised_covariance
 from lvm.kernels.heavy_tails import heavy_whitening_room
-from lvm.kernels.triangular import copy_matrix, inverse_cholesky
+from lvm.kernels.triangular import copy_matrix, run_inverse_cholesky
 from lvm.protocol import DEAD_SHARE
 
 ASYMMETRY = 1e-8  # of a scatter matrix, in units of its diagonal: what rounding in a file may leave
@@ -73,7 +73,7 @@ class FullStudentT(StudentT):
         for k, scatter in enumerate(scatters):
             scale = np.sqrt(np.abs(np.diag(scatter)))
             skew = np.abs(scatter - scatter.T) > ASYMMETRY * np.outer(scale, scale)
-            if skew.any() or not inverse_cholesky(scatter, factors[k]) > 0:
+            if skew.any() or not run_inverse_cholesky(scatter, factors[k]) > 0:
                 raise ValueError(f"scatter {k} is not symmetric, positive definite and finite.")
         return factors
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import numpy as np
-
 from lvm._jit import Array, helper, part_of_kernel
 from lvm.kernels.triangular import inverse_cholesky
 from lvm.protocol import DEAD_SHARE
@@ -30,13 +28,16 @@ def _factorise(covariance: Array, mean: Array, eps: float, factor: Array) -> boo
 
 
 @helper
-def mstep_means(counts: Array, first: Array, old: Array, means: Array) -> None:
-    """Write the new means (K, d); a dead component keeps its old one."""
-    total = np.sum(counts)
+def mstep_means(counts: Array, first: Array, old: Array, means: Array) -> float:
+    """Write the new means (K, d), a dead component keeps its old one; return the sum of counts."""
+    total = 0.0
+    for count in counts:
+        total += count
     for k in range(len(counts)):
         alive = counts[k] > DEAD_SHARE * total
         for i in range(old.shape[1]):
             means[k, i] = old[k, i] + (first[k, i] / counts[k] if alive else 0.0)
+    return total
 
 
 @part_of_kernel

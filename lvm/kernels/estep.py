@@ -12,28 +12,32 @@ import numpy as np
 
 from lvm._handles import Handle, values_of
 from lvm._jit import Array, bare_kernel, part_of_kernel
-from lvm._vectors import ONE, ZERO, load_one, prefetch
-from lvm.kernels.components import add_moments, add_near_densities, add_panel_densities, collect, join, prepare
-from lvm.kernels.guesses import pays
-from lvm.kernels.panels import LINE, load_rows
-from lvm.kernels.shares import (
-    exponentiate,
-    exponentiate_listed,
-    find_tops,
-    finish_rows,
-    first_impossible,
-    list_all,
-    list_rows,
-    share,
-    share_listed,
-)
-from lvm.kernels.workspace import BOUNDED, EVALUATED, ROWS, USED, Posterior, Strip, Workspace, place_in_queue
+from lvm._vectors import ONE, ZERO, load_one
+from lvm.kernels.components import add_moments, add_panel_densities, collect, join, prepare
+from lvm.kernels.panels import load_rows
+from lvm.kernels.shares import exponentiate, finish_rows, first_impossible, share
+from lvm.kernels.workspace import ROWS, USED, Posterior, Strip, Workspace, place_in_queue
 
 DENSITIES, MOMENTS = 1, 2  # steps of a pass
 BOTH = DENSITIES | MOMENTS
-SPARSE = 0.25  # share of responsibilities that are not 0, below which they are listed
-SORTED = 0.2  # the same, below which rows are sorted
-HOPE = 1024  # rows in order, after which it must show that bounds pay
+SPARSE = 0.25  # share of responsibilities that are not 0, below which rows are better listed
+
+
+@part_of_kernel
+def write_constants(X: Any, params: Any, posterior: Posterior, room: Any) -> float:
+    """Write the components to room, with constants to which the value returned is to be added."""
+    K, base = len(room.log_norms), -np.inf
+    prepare(room, params)
+    for k in range(K):
+        if len(posterior.offsets) > 0:
+            room.log_norms[k] += posterior.offsets[k]
+        base = max(base, room.log_norms[k])
+    # In float32, constants far from 0 would cost digits.
+    base = base if base > -np.inf and X.itemsize < 8 else 0.0
+    for k in range(K):
+        room.constants[k] = room.log_norms[k] - base
+        room.reliefs[k] = posterior.reliefs[k] if len(posterior.reliefs) > 0 else 1.0
+    return base
 
 
 @part_of_kernel
@@ -70,60 +74,58 @@ def _add_to_rows(strip: Strip, start: Any, m: Any, base: float, out: Array) -> N
                 out[k, start + first + p] += base + strip.values[at + p]
 
 
+@part_of_kernel
+def add_component(
+    X: Any, strip: Strip, n_rows: Any, n_panels: Any, k: Any, n_listed: Any, is_queued: Any, room: Any
+) -> None:
+    """Add the moments of component k: of a strip under strip.r, or where they are queued, of what fills a strip.
+
+    Of all that is queued, where there are no rows.
+    """
+    m, width = np.uint64(len(strip.r)), strip.panels.width
+    panels, r, first, n_filled = strip.panels, strip.r, ZERO, n_panels
+    if is_queued:
+        length = strip.lengths[k] + n_listed
+        ready = m if length >= m else length if n_rows == ZERO else ZERO
+        strip.lengths[k] = length - ready
+        n_filled, panels, r, first = ZERO, strip.gathered, strip.queue_r, place_in_queue(strip, k)
+        if ready > ZERO:
+            n_filled = load_rows(X, strip.queue[first : first + ready], ready, strip.gathered)
+        for p in range(first + ready, first + n_filled * width):
+            strip.queue_r[p] = 0.0
+    if n_filled > ZERO:
+        add_moments(panels, n_filled, r, first, k, room)
+
+
 @bare_kernel
 def run_estep(
     X: Any, params: Any, posterior: Posterior, resp: Array, space: Handle[Workspace], stats: Any, steps: int, trial: Any
 ) -> tuple[float, float, int]:
-    """Do the steps of a pass over X (n, d), in the order of a guess where there is one.
+    """Do the steps of a pass over X (n, d).
 
     DENSITIES alone adds log densities to resp (K, n), MOMENTS alone adds those under given resp to stats. Both together
     do an E-step without resp; after `trial` rows, where that is not 0, it ends if few responsibilities are not 0. It
     returns the weighted log-likelihood without penalties, the weighted penalties, and the first row of positive weight
     without a finite density, -1 where there is none.
     """
-    strip, room, guess = values_of(space)
+    strip, room, _ = values_of(space)
     n: Any = np.uint64(X.shape[0])
     K, m, width = np.uint64(len(strip.lengths)), np.uint64(len(strip.r)), strip.panels.width
-    prepare(room, params)
-    base = -np.inf
-    for k in range(K):
-        if len(posterior.offsets) > 0:
-            room.log_norms[k] += posterior.offsets[k]
-        base = max(base, room.log_norms[k])
-    # In float32, constants far from 0 would cost digits.
-    base = base if base > -np.inf and X.itemsize < 8 else 0.0
-    for k in range(K):
-        room.constants[k] = room.log_norms[k] - base
-        room.reliefs[k] = posterior.reliefs[k] if len(posterior.reliefs) > 0 else 1.0
-    list_all(strip)
+    base = write_constants(X, params, posterior, room)
     loglik = penalty = 0.0
     impossible, stop = n, n
-    is_sorted, has_weight = len(guess.order) > 0, len(posterior.weight) > 0
-    is_sparse = is_bounded = is_sorted
     for start in range(ZERO, n + m, m):  # the last time for what waits in the queue
-        n_rows = min(m, stop - min(start, stop))
-        n_panels = ZERO
+        n_rows, n_panels = min(m, stop - min(start, stop)), ZERO
         for k in range(K):
             strip.n_active[k] = ZERO
         if n_rows > ZERO:
             for p in range(m):
-                row = min(start + p, n - ONE)
-                strip.rows[p] = guess.order[row] if is_sorted else row
-                strip.weight[p] = (posterior.weight[strip.rows[p]] if has_weight else 1.0) if p < n_rows else 0.0
-            if is_sorted:
-                d = np.uint64(X.shape[1])
-                for p in range(min(start + m, n), min(start + m + m, n)):  # the rows of the next strip
-                    for i in range(ZERO, d, LINE // X.itemsize):
-                        prefetch(X, guess.order[p] * d + i)
+                strip.rows[p] = row = min(start + p, n - ONE)
+                strip.weight[p] = (posterior.weight[row] if len(posterior.weight) > 0 else 1.0) if p < n_rows else 0.0
             n_panels = load_rows(X, strip.rows, n_rows, strip.panels)
             if steps & DENSITIES:
                 for q in range(n_panels):
-                    if is_bounded:
-                        k = guess.winners[strip.rows[q * width]]
-                        strip.n_near[q] = add_near_densities(strip, q, room, guess, k, posterior.smallest)
-                        strip.tally[EVALUATED] += strip.n_near[q] * width
-                    else:
-                        add_panel_densities(strip.panels, q * strip.panels.stride, room, strip.values, q * K * width)
+                    add_panel_densities(strip.panels, q * strip.panels.stride, room, strip.values, q * K * width)
             if steps == DENSITIES:
                 _add_to_rows(strip, start, n_rows, base, resp)
                 continue
@@ -135,51 +137,25 @@ def run_estep(
                     for k in range(K if known >= 0 else ZERO):
                         if np.int64(k) != known:
                             strip.values[(p // width * K + k) * width + p % width] = -np.inf
-                if is_sparse:
-                    find_tops(strip, n_panels)
-                    list_rows(strip, n_panels, posterior.smallest)
-                    exponentiate_listed(strip, n_panels, posterior.smallest, room.reliefs, posterior.log_relief)
-                else:
-                    exponentiate(strip, n_panels, posterior.smallest, room.reliefs)
+                exponentiate(strip, n_panels, posterior.smallest, room.reliefs)
                 more, penalties, fails = finish_rows(strip, n_panels, base, posterior.log_relief)
                 loglik, penalty = loglik + more, penalty + penalties
                 if fails:
                     impossible = min(impossible, first_impossible(strip, n_rows, n))
-            if not is_sparse and join(strip, n_panels, room):
+            if join(strip, n_panels, room):
                 continue
-        n_used = ZERO
         for k in range(K):
-            if strip.n_active[k] == ZERO and n_rows > ZERO:  # most of them, where rows are sorted
+            if strip.n_active[k] == ZERO and n_rows > ZERO:
                 continue
-            count, n_here, is_queued = (
-                share_listed(strip, k, n_rows) if is_sparse else share(strip, k, n_rows, n_panels)
-            )
+            count, n_used, is_queued = share(strip, k, n_rows, n_panels)
             room.counts[k] += count
-            n_used += n_here
-            panels, r_values, first, n_filled = strip.panels, strip.r, ZERO, n_panels
-            if is_queued:
-                length = strip.lengths[k] + n_here
-                ready = m if length >= m else length if n_rows == ZERO else ZERO
-                strip.lengths[k] = length - ready
-                if ready == ZERO:
-                    continue
-                first = place_in_queue(strip, k)
-                n_filled = load_rows(X, strip.queue[first : first + ready], ready, strip.gathered)
-                for p in range(first + ready, first + n_filled * width):
-                    strip.queue_r[p] = 0.0
-                panels, r_values = strip.gathered, strip.queue_r
-            add_moments(panels, n_filled, r_values, first, k, room)
+            strip.tally[USED] += n_used
+            add_component(X, strip, n_rows, n_panels, k, n_used, is_queued, room)
         if n_rows == ZERO:
             break
-        strip.tally[USED] += n_used
-        if is_bounded:
-            strip.tally[BOUNDED] = start + n_rows
-            if start >= HOPE and not pays(strip.tally[EVALUATED] / (K * (start + n_rows)), X.shape[1]):
-                is_bounded = False
-                list_all(strip)
-        is_sparse = steps == BOTH and (is_sorted or n_used < SPARSE * K * n_rows)
-        if start < trial <= start + m:
-            stop = min(n, start + m) if strip.tally[USED] < SORTED * K * (start + m) else n
+        done = start + n_rows
+        if ZERO < trial <= done and strip.tally[USED] < SPARSE * K * done:
+            stop = done
     strip.tally[ROWS] = stop
     collect(room, params, stats)
     failed: Any = np.int64(-1)

@@ -9,16 +9,18 @@ import numpy as np
 
 from lvm._handles import Handle
 from lvm._jit import Array
-from lvm.kernels.estep import BOTH, run_estep
+from lvm.kernels.estep import BOTH, SPARSE, run_estep
 from lvm.kernels.guesses import BLOCK, empty_guess, sort_by_guess, write_bounds, write_scores
+from lvm.kernels.listed_rows import run_listed_estep
 from lvm.kernels.panels import POINTS, kept_by_thread, strip_length
 from lvm.kernels.whitened import WhiteningRoom
-from lvm.kernels.workspace import BOUNDED, ROWS, Posterior, Workspace, empty_strip
+from lvm.kernels.workspace import BOUNDED, ROWS, USED, Posterior, Workspace, empty_strip
 
-# Where sorting is considered: few pairs are done before it, and few components leave nothing out; and memory for the
-# tangents of all pairs of components, in numbers.
-MIN_SORTED_PAIRS, MIN_SORTED_COMPONENTS, MAX_TANGENTS = 1 << 15, 8, 1 << 20
+# Where lists and sorting are considered: few pairs are done before it, few components leave nothing out; and memory for
+# the tangents of all pairs of components, in numbers.
+MIN_PAIRS, MIN_SORTED_COMPONENTS, MAX_TANGENTS = 1 << 15, 8, 1 << 20
 TRIAL = 256  # rows
+SORTED = 0.2  # share of responsibilities that are not 0, below which rows are sorted
 
 
 def run_pass(
@@ -26,33 +28,34 @@ def run_pass(
 ) -> tuple[float, float, int]:
     """Do the steps of a pass over X (n, d), see `run_estep`, with room for components by `make_room`.
 
-    Rows are sorted by their likeliest component, block by block, where that saves enough densities: where the first
-    rows, which are not, have few responsibilities that are not 0, and as long as it does.
+    After rows with few responsibilities that are not 0, the next ones are listed; and before it sorted by their
+    likeliest component, block by block, as long as that saves enough densities.
     """
     (K, d), n = params.means.shape, len(X)
     as_it_lies = _workspace(make_room, min(n, POINTS), d, K, X.dtype)
     strip, room, _ = as_it_lies.values
-    may_be_sorted = n * K >= MIN_SORTED_PAIRS and steps == BOTH and has_guess(room) and not len(posterior.labels)
-    if not may_be_sorted:
+    if n * K < MIN_PAIRS or steps != BOTH or len(posterior.labels):
         done: tuple[float, float, int] = run_estep(X, params, posterior, resp, as_it_lies, stats, steps, 0)
         return done
-    loglik, penalty, is_sorted, start = 0.0, 0.0, False, 0
+    loglik, penalty, start, used, may_be_sorted = 0.0, 0.0, 0, 1.0, has_guess(room)
     while start < n:
-        rows, space = X[start:], as_it_lies
-        if is_sorted:
-            rows, space = rows[:BLOCK], _with_guess(as_it_lies, params, posterior.offsets, posterior.smallest)
-            sort_by_guess(rows, space)
+        is_sorted = may_be_sorted and used < SORTED
+        rows, space = X[start : start + BLOCK if is_sorted else n], as_it_lies
         of_rows = posterior._replace(weight=posterior.weight[start : start + len(rows)])
+        if is_sorted:
+            space = _with_guess(as_it_lies, params, posterior.offsets, posterior.smallest)
+            sort_by_guess(rows, space)
         strip.tally.fill(0)
-        more, penalties, impossible = run_estep(
-            rows, params, of_rows, resp, space, stats, steps, TRIAL if may_be_sorted and not is_sorted else 0
-        )
-        loglik, penalty = loglik + more, penalty + penalties
+        if used < SPARSE:
+            done = run_listed_estep(rows, params, of_rows, space, stats)
+        else:
+            done = run_estep(rows, params, of_rows, resp, space, stats, steps, TRIAL)
+        loglik, penalty, impossible = loglik + done[0], penalty + done[1], done[2]
         if impossible >= 0:
             return loglik, penalty, start + impossible
-        start += int(strip.tally[ROWS])
-        may_be_sorted &= not is_sorted or strip.tally[BOUNDED] == len(rows)
-        is_sorted = may_be_sorted
+        n_done = int(strip.tally[ROWS])
+        start, used = start + n_done, int(strip.tally[USED]) / (K * n_done)
+        may_be_sorted &= not is_sorted or strip.tally[BOUNDED] == n_done
     return loglik, penalty, -1
 
 

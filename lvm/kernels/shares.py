@@ -152,9 +152,9 @@ def first_impossible(strip: Strip, m: Any, n: Any) -> Any:
 
 
 @part_of_kernel
-def share_listed(strip: Strip, k: Any, n_rows: Any) -> tuple[float, Any, bool]:
-    """Turn what is listed for component k into responsibilities; as `share`."""
-    first, n, count = place_in_queue(strip, k), strip.n_active[k], 0.0
+def share_listed(strip: Strip, k: Any, n: Any, n_rows: Any) -> tuple[float, bool]:
+    """Turn the n exponentials that are listed for component k into responsibilities; as `share`."""
+    first, count = place_in_queue(strip, k), 0.0
     is_queued = n <= DENSE * n_rows
     if not is_queued:
         strip.r[:] = 0.0
@@ -166,7 +166,7 @@ def share_listed(strip: Strip, k: Any, n_rows: Any) -> tuple[float, Any, bool]:
             strip.queue[a], strip.queue_r[a] = strip.rows[p], r
         else:
             strip.r[p] = r
-    return count, n, is_queued
+    return count, is_queued
 
 
 @part_of_kernel

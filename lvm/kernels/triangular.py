@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from lvm._jit import Array, helper
+from lvm._jit import Array, helper, kernel
 
 
 @helper
@@ -41,6 +41,12 @@ def inverse_cholesky(matrix: Array, inverse: Array) -> float:
             inverse[i, j] /= -lower[i, i]
         inverse[i, i] = 1.0 / lower[i, i]
     return smallest
+
+
+@kernel
+def run_inverse_cholesky(matrix: Array, inverse: Array) -> float:
+    """Do `inverse_cholesky`, for callers in Python."""
+    return inverse_cholesky(matrix, inverse)
 
 
 @helper

@@ -7,7 +7,7 @@ from collections.abc import Callable
 import numpy as np
 
 from lvm._jit import Array
-from lvm.kernels.triangular import inverse_cholesky
+from lvm.kernels.triangular import run_inverse_cholesky
 from lvm.protocol import DegenerateError
 
 EPS = float(np.finfo(np.float64).eps)
@@ -69,7 +69,7 @@ def solve_symmetric(matrices: Array, vectors: Array) -> Array:
     out = np.empty_like(vectors)
     factor = np.empty(matrices.shape[1:])
     for k, (matrix, vector) in enumerate(zip(np.ascontiguousarray(matrices), vectors, strict=True)):
-        if inverse_cholesky(matrix, factor) > SINGULAR:
+        if run_inverse_cholesky(matrix, factor) > SINGULAR:
             out[k] = factor.T @ (factor @ vector)
             continue
         values, basis = np.linalg.eigh(matrix)

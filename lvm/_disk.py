@@ -1,0 +1,137 @@
+"""Where compiled kernels are kept, for later processes to find."""
+
+from __future__ import annotations
+
+import getpass
+import hashlib
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import suppress
+from functools import cache
+from pathlib import Path
+from typing import Any, cast
+
+import numba
+from numba.core import caching
+from numba.misc.appdirs import AppDirs
+
+config: Any = numba.config
+PACKAGE = Path(__file__).parent
+# All that kernels are compiled from; those of numba's door are named by what they hold.
+SOURCES = ("_[!_]*.py", "protocol.py", "kernels/*.py", "families/*.py")
+# Numba's own, which it offers to derive from.
+Locator: Any = caching._CacheLocator
+CacheOfFunction: Any = caching.FunctionCache
+CacheOfResults: Any = caching.CompileResultCacheImpl
+
+
+@cache
+def cache_folder() -> Path | None:
+    """Return the folder where compiled kernels are kept, None where no folder can be written.
+
+    It is the first that can be written of: `NUMBA_CACHE_DIR`, the package's own `__pycache__`, the user's cache
+    folder, a private folder for temporary files. Within that, its name is a hash of all that kernels are compiled
+    from: numba looks at a kernel's own file alone, and would serve a stale one when a helper has changed. So one
+    folder may serve installations in several places. Where a folder is full but cannot be written, as in a read-only
+    image, its kernels are copied to the one that can.
+    """
+    filled = None
+    for parent in _cache_parents():
+        folder = parent / f"lvm-{_sources_hash()}"
+        with suppress(OSError):
+            if not folder.exists():
+                parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+                if filled is not None:
+                    with tempfile.TemporaryDirectory(dir=parent) as scratch, suppress(OSError):
+                        # In one step: another process sees no half of it, and may have been first.
+                        shutil.copytree(filled, Path(scratch) / "copy").rename(folder)
+                folder.mkdir(exist_ok=True)
+            tempfile.TemporaryFile(dir=folder).close()
+            return folder
+        with suppress(OSError):
+            if folder.is_dir() and any(folder.iterdir()):
+                filled = filled or folder
+    return None
+
+
+def _cache_parents() -> Iterator[Path]:
+    if config.CACHE_DIR:
+        yield Path(config.CACHE_DIR)
+    yield Path(__file__).parent / "__pycache__"
+    user = Path(cast(Any, AppDirs)("numba", appauthor=False).user_cache_dir)
+    if user.is_absolute():  # "~" stays where there is no home
+        yield user
+    with suppress(OSError, KeyError):
+        name = str(os.getuid()) if hasattr(os, "getuid") else getpass.getuser()
+        folder = Path(tempfile.gettempdir()) / f"lvm-{name}"
+        folder.mkdir(mode=0o700, exist_ok=True)
+        # Files of the cache are code: in a folder that everyone may write, only one's own will do.
+        status = folder.lstat()
+        private = folder.is_dir() and not folder.is_symlink() and not status.st_mode & 0o022
+        if os.name == "nt" or (private and status.st_uid == os.getuid()):
+            yield folder
+
+
+@cache
+def _sources_hash() -> str:
+    digest = hashlib.sha256(numba.__version__.encode())
+    for pattern in SOURCES:
+        for path in sorted(PACKAGE.glob(pattern)):
+            digest.update(path.name.encode() + path.read_bytes())
+    return digest.hexdigest()[:16]
+
+
+class _Locator(Locator):  # type: ignore[misc]  # numba has no types
+    """Finds the library's own kernels: the name of the folder tells their sources apart, wherever those are."""
+
+    def __init__(self, function: Any, folder: Path) -> None:
+        code = function.__code__
+        self._py_file = code.co_filename  # which numba names in warnings
+        self._line = code.co_firstlineno
+        self._folder = folder / Path(code.co_filename).parent.relative_to(PACKAGE)
+
+    @classmethod
+    def from_function(cls, py_func: Any, py_file: str) -> _Locator | None:
+        folder = cache_folder()
+        return cls(py_func, folder) if folder is not None and Path(py_file).is_relative_to(PACKAGE) else None
+
+    def get_cache_path(self) -> str:
+        return str(self._folder)
+
+    def get_source_stamp(self) -> str:
+        return ""
+
+    def get_disambiguator(self) -> str:
+        return str(self._line)
+
+
+class _Results(CacheOfResults):  # type: ignore[misc]
+    _locator_classes = (_Locator, *CacheOfResults._locator_classes)
+
+
+class _Cache(CacheOfFunction):  # type: ignore[misc]
+    """Lets a full disk, or a folder that has vanished, cost time instead of an exception in the middle of a fit."""
+
+    _impl_class = _Results
+
+    def load_overload(self, sig: Any, target_context: Any) -> Any:
+        with suppress(OSError):
+            return super().load_overload(sig, target_context)
+        return None
+
+    def save_overload(self, sig: Any, data: Any) -> None:
+        with suppress(OSError):
+            super().save_overload(sig, data)
+
+
+def keep_on_disk(compiled: Any) -> None:
+    """Let numba load and save a kernel, where there is a folder for it and it comes from a source file."""
+    folder = cache_folder()
+    if folder is None:
+        return
+    given, config.CACHE_DIR = config.CACHE_DIR, str(folder)
+    with suppress(RuntimeError):  # numba knows no cache for a function without a source file
+        compiled._cache = _Cache(compiled.py_func)
+    config.CACHE_DIR = given
