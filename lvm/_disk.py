@@ -14,17 +14,18 @@ from pathlib import Path
 from typing import Any, cast
 
 import numba
-from numba.core import caching
+from numba.core import caching, runtime
 from numba.misc.appdirs import AppDirs
 
 config: Any = numba.config
 PACKAGE = Path(__file__).parent
 # All that kernels are compiled from; those of numba's door are named by what they hold.
 SOURCES = ("_[!_]*.py", "protocol.py", "kernels/*.py", "families/*.py")
-# Numba's own, which it offers to derive from.
+# Numba's own; it offers no other way.
 Locator: Any = caching._CacheLocator
 CacheOfFunction: Any = caching.FunctionCache
 CacheOfResults: Any = caching.CompileResultCacheImpl
+memory: Any = cast(Any, runtime).rtsys
 
 
 @cache
@@ -118,7 +119,12 @@ class _Cache(CacheOfFunction):  # type: ignore[misc]
 
     def load_overload(self, sig: Any, target_context: Any) -> Any:
         with suppress(OSError):
-            return super().load_overload(sig, target_context)
+            if not isinstance(self._impl.locator, _Locator):
+                return super().load_overload(sig, target_context)
+            # Numba would first learn of all that it can compile, for a third of a second. What is compiled already
+            # needs its memory alone: the library's own kernels call no LAPACK, no hash and no random numbers.
+            memory.initialize(target_context)
+            return self._load_overload(sig, target_context)
         return None
 
     def save_overload(self, sig: Any, data: Any) -> None:

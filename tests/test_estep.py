@@ -141,9 +141,10 @@ def test_components_of_weight_zero(family: Any) -> None:
 
 
 @each_gaussian
+@pytest.mark.parametrize("d", [3, 20])
 @pytest.mark.parametrize("apart", [1.0, 30.0])
-def test_brute_force(family: Any, apart: float) -> None:
-    n, d, K = 300, 3, 4
+def test_brute_force(family: Any, apart: float, d: int) -> None:
+    n, K = 300, 4
     params, X = problem(family(), n, d, K, apart)
     weight = np.random.default_rng(3).uniform(size=n)
     stats = Mixture(family()).estep_stats(Mixture(family()).canonical(Rows(X, weight)), params)

@@ -17,6 +17,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from lvm._jit import Array, bare_helper, choose_by_type
+from lvm._masks import count_above
 from lvm._vectors import TWO, ZERO, load, store
 from lvm.kernels.panels import Panels
 
@@ -60,8 +61,11 @@ def add_moments(panels: Panels, n_panels: Any, r: Array, first: Any, k: Any, roo
     raise NotImplementedError
 
 
-def join(strip: Any, n_panels: Any, room: Any) -> bool:
-    """Add the moments of a strip under all components at once, where there is a way to; return whether there is."""
+def join(strip: Any, n_panels: Any, room: Any) -> Any:
+    """Add the moments of a strip under all components at once, where that takes less time than one by one.
+
+    Returns how many responsibilities are not 0; 0 where nothing was added.
+    """
     raise NotImplementedError
 
 
@@ -94,9 +98,18 @@ def no_near_densities(strip: Any, q: Any, room: Any, guess: Any, k: Any, limit: 
     return len(room.log_norms)
 
 
-def never_join(strip: Any, n_panels: Any, room: Any) -> bool:  # noqa: ARG001 - the arguments of `join`
+def never_join(strip: Any, n_panels: Any, room: Any) -> Any:  # noqa: ARG001 - the arguments of `join`
     """Leave the moments to each component."""
-    return False
+    return ZERO
+
+
+@bare_helper
+def count_used(strip: Any, n_panels: Any) -> Any:
+    """Return how many values of a strip are not 0."""
+    n_used = ZERO
+    for at in range(ZERO, n_panels * np.uint64(len(strip.lengths)) * strip.panels.width, strip.panels.width // TWO):
+        n_used += count_above(load(strip.values, at), 0.0)
+    return n_used
 
 
 def implement(room: type, **functions: Callable[..., Any]) -> None:

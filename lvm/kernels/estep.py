@@ -14,7 +14,7 @@ from lvm._handles import Handle, values_of
 from lvm._jit import Array, bare_kernel, part_of_kernel
 from lvm._vectors import ONE, ZERO, load_one
 from lvm.kernels.components import add_moments, add_panel_densities, collect, join, prepare
-from lvm.kernels.panels import load_rows
+from lvm.kernels.panels import load_rows, prefetch_rows
 from lvm.kernels.shares import exponentiate, finish_rows, first_impossible, share
 from lvm.kernels.workspace import ROWS, USED, Posterior, Strip, Workspace, place_in_queue
 
@@ -125,6 +125,7 @@ def run_estep(
             n_panels = load_rows(X, strip.rows, n_rows, strip.panels)
             if steps & DENSITIES:
                 for q in range(n_panels):
+                    prefetch_rows(X, start + m + q * width, width)
                     add_panel_densities(strip.panels, q * strip.panels.stride, room, strip.values, q * K * width)
             if steps == DENSITIES:
                 _add_to_rows(strip, start, n_rows, base, resp)
@@ -142,7 +143,9 @@ def run_estep(
                 loglik, penalty = loglik + more, penalty + penalties
                 if fails:
                     impossible = min(impossible, first_impossible(strip, n_rows, n))
-            if join(strip, n_panels, room):
+            n_joined = join(strip, n_panels, room)
+            if n_joined > ZERO:
+                strip.tally[USED] += n_joined
                 continue
         for k in range(K):
             if strip.n_active[k] == ZERO and n_rows > ZERO:

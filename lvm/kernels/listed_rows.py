@@ -15,7 +15,7 @@ from lvm._vectors import ONE, ZERO, prefetch
 from lvm.kernels.components import add_near_densities, add_panel_densities, collect
 from lvm.kernels.estep import add_component, write_constants
 from lvm.kernels.guesses import pays
-from lvm.kernels.panels import LINE, load_rows
+from lvm.kernels.panels import LINE, load_rows, prefetch_rows
 from lvm.kernels.shares import (
     exponentiate_listed,
     find_tops,
@@ -64,6 +64,8 @@ def run_listed_estep(
                     strip.n_near[q] = add_near_densities(strip, q, room, guess, k, posterior.smallest)
                     strip.tally[EVALUATED] += strip.n_near[q] * width
                 else:
+                    if not is_sorted:
+                        prefetch_rows(X, start + m + q * width, width)
                     add_panel_densities(strip.panels, q * strip.panels.stride, room, strip.values, q * K * width)
             find_tops(strip, n_panels)
             list_rows(strip, n_panels, posterior.smallest)

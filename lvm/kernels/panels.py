@@ -15,8 +15,8 @@ from typing import Any, NamedTuple, TypeVar, cast
 import numpy as np
 from numpy.typing import NDArray
 
-from lvm._jit import Array, bare_helper
-from lvm._vectors import FOUR, ONE, REGISTER, THREE, TWO, ZERO, load_one, transpose_four
+from lvm._jit import Array, bare_helper, part_of_kernel
+from lvm._vectors import FOUR, ONE, REGISTER, THREE, TWO, ZERO, load_one, prefetch, transpose_four
 
 Made = TypeVar("Made")
 
@@ -110,6 +110,15 @@ def as_panels(values: Array, n_features: int) -> Panels:
     width = panel_width(values.dtype)
     stride = n_features * width + PADDING // values.dtype.itemsize
     return Panels(values, np.uint64(stride), np.uint64(width))
+
+
+@part_of_kernel
+def prefetch_rows(X: Any, start: Any, m: Any) -> None:
+    """Ask for m rows of X (n, d) from start on, as far as there are: while others are worked on, memory is idle."""
+    d = np.uint64(X.shape[1])
+    end = np.uint64(X.shape[0]) * d
+    for at in range(min(start * d, end), min((start + m) * d, end), LINE // X.itemsize):
+        prefetch(X, at)
 
 
 @bare_helper

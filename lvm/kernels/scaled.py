@@ -8,10 +8,13 @@ import numpy as np
 
 from lvm._jit import Array
 from lvm._tiles import COLUMNS, ROWS, Memory, Position, add_totals, on_tile, unrolled, zero_tile
-from lvm._vectors import FOUR, TWO, ZERO, load, spread, store
-from lvm.kernels.components import implement, never_join, no_near_densities
+from lvm._vectors import FOUR, TWO, ZERO, load, spread, store, sum_entries
+from lvm.kernels.components import count_used, implement, no_near_densities
 from lvm.kernels.panels import Panels, carved, padded
 from lvm.kernels.strips import LOG_2PI
+
+# Where a strip has as many bytes, and a share of its responsibilities is not 0, its moments are joined.
+WIDE, MOST = 1 << 14, 0.7
 
 
 class ScalingRoom(NamedTuple):
@@ -152,6 +155,37 @@ def _add_moments(panels: Panels, n_panels: Any, r: Array, first: Any, k: Any, ro
         add_totals(tile, room.sums, TWO * (k * e + i))
 
 
+def _join(strip: Any, n_panels: Any, room: ScalingRoom) -> Any:
+    """Add the moments of a strip four features at a time, see `components.join`.
+
+    Those stay in the L1 cache for all components, where the whole strip would come from the L2 cache for each.
+    """
+    K, e, panels, values = np.uint64(len(room.log_norms)), np.uint64(room.near.shape[1]), strip.panels, strip.values
+    width, half = panels.width, panels.width // TWO
+    if n_panels * width * e * values.itemsize < WIDE:
+        return ZERO
+    n_used = count_used(strip, n_panels)
+    if n_used < MOST * (n_panels * width * K):
+        return ZERO
+    for k in range(K):
+        count = spread(0.0, values)
+        for q in range(n_panels):
+            for part in (ZERO, half):
+                at = (q * K + k) * width + part
+                r = load(values, at) * load(strip.scale, q * width + part)
+                store(r, values, at)
+                count += r
+        room.counts[k] += sum_entries(count)
+    for i in range(ZERO, e, FOUR):
+        for k in range(K):
+            tile, row, p = zero_tile(values), i * width, k * width
+            for _ in range(n_panels):
+                tile = _add_sums(tile, panels.values, row, room.near, k * e + i, values, p)
+                row, p = row + panels.stride, p + K * width
+            add_totals(tile, room.sums, TWO * (k * e + i))
+    return n_used
+
+
 def _collect(room: ScalingRoom, params: Any, stats: Any) -> None:
     """Move the moments in room to stats, about the means."""
     for k in range(len(stats.counts)):
@@ -173,6 +207,6 @@ implement(
     square_norms=_square_norms,
     add_near_densities=no_near_densities,
     add_moments=_add_moments,
-    join=never_join,
+    join=_join,
     collect=_collect,
 )

@@ -22,10 +22,9 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from lvm._jit import Array, bare_helper
-from lvm._masks import count_above
 from lvm._tiles import COLUMNS, ROWS, Memory, Position, add_multiples, on_tile, store_tile, zero_tile
 from lvm._vectors import FOUR, TWO, ZERO, load, spread, square_root, store, sum_entries, where_above
-from lvm.kernels.components import implement, no_near_densities
+from lvm.kernels.components import count_used, implement, no_near_densities
 from lvm.kernels.panels import Panels, as_panels, carved, padded, panel_width, panels_size
 from lvm.kernels.scaled import finish_densities
 from lvm.kernels.strips import LOG_2PI
@@ -179,14 +178,12 @@ def _spread_about(
             tile[feature][column] += (points - means.spread(at + feature)) * factor
 
 
-def _join(strip: Any, n_panels: Any, room: SharedRoom) -> bool:
-    """Add the moments of a strip under all components at once, where that takes less time; return whether it does."""
+def _join(strip: Any, n_panels: Any, room: SharedRoom) -> Any:
+    """Add the moments of a strip by the identity of this module, see `components.join`."""
     K, e, width, d = np.uint64(len(room.log_norms)), np.uint64(len(room.centre)), strip.panels.width, room.n_features
-    half, joined, n_used = width // TWO, room.joined, ZERO
-    for at in range(ZERO, n_panels * K * width, half):
-        n_used += count_above(load(strip.values, at), 0.0)
+    half, joined, n_used = width // TWO, room.joined, count_used(strip, n_panels)
     if not _is_joined(n_panels * width, n_used, K, np.uint64(d)):
-        return False
+        return ZERO
     for q in range(n_panels):
         for part in (ZERO, half):
             root, at = spread(0.0, strip.values), q * K * width + part
@@ -207,7 +204,7 @@ def _join(strip: Any, n_panels: Any, room: SharedRoom) -> bool:
                 tile = _spread_about(tile, strip.panels.values, row, room.near, k * e + i, joined.values, share)
             store_tile(tile, joined.values, to)
     add_products(joined, n_panels, e + K, room.of_joined)
-    return True
+    return n_used
 
 
 @bare_helper
