@@ -13,18 +13,19 @@ from functools import cache
 from pathlib import Path
 from typing import Any, cast
 
+import llvmlite
 import numba
 from numba.core import caching, runtime
 from numba.misc.appdirs import AppDirs
 
 config: Any = numba.config
 PACKAGE = Path(__file__).parent
-# All that kernels are compiled from; those of numba's door are named by what they hold.
+# All that kernels are compiled from.
 SOURCES = ("_[!_]*.py", "protocol.py", "kernels/*.py", "families/*.py")
 # Numba's own; it offers no other way.
-Locator: Any = caching._CacheLocator
-CacheOfFunction: Any = caching.FunctionCache
-CacheOfResults: Any = caching.CompileResultCacheImpl
+BaseLocator: Any = caching._CacheLocator
+BaseCache: Any = caching.FunctionCache
+BaseResults: Any = caching.CompileResultCacheImpl
 memory: Any = cast(Any, runtime).rtsys
 
 
@@ -47,7 +48,10 @@ def cache_folder() -> Path | None:
                 if filled is not None:
                     with tempfile.TemporaryDirectory(dir=parent) as scratch, suppress(OSError):
                         # In one step: another process sees no half of it, and may have been first.
-                        shutil.copytree(filled, Path(scratch) / "copy").rename(folder)
+                        copy = shutil.copytree(filled, Path(scratch) / "copy")
+                        for part in (copy, *filter(Path.is_dir, copy.rglob("*"))):
+                            part.chmod(0o700)
+                        copy.rename(folder)
                 folder.mkdir(exist_ok=True)
             tempfile.TemporaryFile(dir=folder).close()
             return folder
@@ -76,15 +80,22 @@ def _cache_parents() -> Iterator[Path]:
 
 
 @cache
+def _sources() -> dict[Path, bytes]:
+    """Return the hashes of all files that kernels are compiled from; none where the package is no folder of sources."""
+    paths = [path for pattern in SOURCES for path in sorted(PACKAGE.glob(pattern))]
+    return {path: hashlib.sha256(path.read_bytes()).digest() for path in paths}
+
+
+@cache
 def _sources_hash() -> str:
-    digest = hashlib.sha256(numba.__version__.encode())
-    for pattern in SOURCES:
-        for path in sorted(PACKAGE.glob(pattern)):
-            digest.update(path.name.encode() + path.read_bytes())
+    compilers = f"{numba.__version__} {llvmlite.__version__} {getattr(config, 'USING_SVML', None)}"
+    digest = hashlib.sha256(compilers.encode())
+    for path, of_file in _sources().items():
+        digest.update(path.name.encode() + of_file)
     return digest.hexdigest()[:16]
 
 
-class _Locator(Locator):  # type: ignore[misc]  # numba has no types
+class _Locator(BaseLocator):  # type: ignore[misc]  # numba has no types
     """Finds the library's own kernels: the name of the folder tells their sources apart, wherever those are."""
 
     def __init__(self, function: Any, folder: Path) -> None:
@@ -96,23 +107,23 @@ class _Locator(Locator):  # type: ignore[misc]  # numba has no types
     @classmethod
     def from_function(cls, py_func: Any, py_file: str) -> _Locator | None:
         folder = cache_folder()
-        return cls(py_func, folder) if folder is not None and Path(py_file).is_relative_to(PACKAGE) else None
+        return cls(py_func, folder) if folder is not None and Path(py_file) in _sources() else None
 
     def get_cache_path(self) -> str:
         return str(self._folder)
 
-    def get_source_stamp(self) -> str:
-        return ""
+    def get_source_stamp(self) -> bytes:
+        return hashlib.sha256(Path(self._py_file).read_bytes()).digest()  # which may have changed since
 
     def get_disambiguator(self) -> str:
         return str(self._line)
 
 
-class _Results(CacheOfResults):  # type: ignore[misc]
-    _locator_classes = (_Locator, *CacheOfResults._locator_classes)
+class _Results(BaseResults):  # type: ignore[misc]
+    _locator_classes = (_Locator, *BaseResults._locator_classes)
 
 
-class _Cache(CacheOfFunction):  # type: ignore[misc]
+class _Cache(BaseCache):  # type: ignore[misc]
     """Lets a full disk, or a folder that has vanished, cost time instead of an exception in the middle of a fit."""
 
     _impl_class = _Results
@@ -122,9 +133,12 @@ class _Cache(CacheOfFunction):  # type: ignore[misc]
             if not isinstance(self._impl.locator, _Locator):
                 return super().load_overload(sig, target_context)
             # Numba would first learn of all that it can compile, for a third of a second. What is compiled already
-            # needs its memory alone: the library's own kernels call no LAPACK, no hash and no random numbers.
+            # needs its memory alone, as long as it hashes nothing.
             memory.initialize(target_context)
-            return self._load_overload(sig, target_context)
+            result = self._load_overload(sig, target_context)
+            # Processes that save at the same time may have mixed up their files.
+            if result is not None and tuple(result.signature.args) == tuple(sig):
+                return result
         return None
 
     def save_overload(self, sig: Any, data: Any) -> None:
@@ -138,6 +152,8 @@ def keep_on_disk(compiled: Any) -> None:
     if folder is None:
         return
     given, config.CACHE_DIR = config.CACHE_DIR, str(folder)
-    with suppress(RuntimeError):  # numba knows no cache for a function without a source file
-        compiled._cache = _Cache(compiled.py_func)
-    config.CACHE_DIR = given
+    try:
+        with suppress(RuntimeError):  # numba knows no cache for a function without a source file
+            compiled._cache = _Cache(compiled.py_func)
+    finally:
+        config.CACHE_DIR = given

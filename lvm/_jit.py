@@ -53,6 +53,7 @@ def _compile(function: Function, fastmath: set[str], inlined: bool = False, bare
     compiled: Any = numba.njit(**{**options, "no_cpython_wrapper": inlined})(function)
     keep_on_disk(compiled)
     if inlined:
+        compiled.targetoptions = options  # a pickled one is compiled with an entry where it is loaded
         _spare_entry(compiled, cache(lambda: numba.njit(**options)(function)))
     return cast(Function, compiled)
 
@@ -77,7 +78,7 @@ def helper(function: Function) -> Function:
 
     As a function of its own it would exist once for each caller, optimised in different ways, and which of them
     runs would depend on what the process compiled and what it loaded from disk: results would differ in their
-    last bits.
+    last bits. Called from Python, it is compiled once more, in each process.
     """
     return _compile(function, set(FASTMATH), inlined=True)
 

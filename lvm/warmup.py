@@ -37,7 +37,7 @@ class Warmup(NamedTuple):
 
 
 def fill_cache() -> Warmup:
-    """Fit one tiny mixture of each family, structure and kind of data.
+    """Fit a tiny mixture of each family, structure and kind of data, and one of components that lie apart.
 
     Returns
     -------

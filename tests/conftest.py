@@ -17,8 +17,8 @@ ROOT = Path(__file__).resolve().parents[1]
 
 # numba reads this when it is first imported; the library loads it no earlier than the first test module does. A folder
 # beside the tests, for all workers of pytest-xdist.
-writable = ROOT if os.access(ROOT, os.W_OK) else Path(tempfile.gettempdir())
-os.environ.setdefault("NUMBA_CACHE_DIR", str(writable / ".numba_cache"))
+PARENT = ROOT if os.access(ROOT, os.W_OK) else Path(tempfile.gettempdir())
+os.environ.setdefault("NUMBA_CACHE_DIR", str(PARENT / ".numba_cache"))
 
 COMMON: dict[str, Any] = {"deadline": None, "suppress_health_check": [HealthCheck.too_slow]}
 settings.register_profile("default", max_examples=20, **COMMON)

@@ -11,7 +11,7 @@ from test_estep import FAMILIES, each_family, each_gaussian, equal, problem
 from lvm.families import DiagGaussian
 from lvm.kernels import passes
 from lvm.kernels.estep import run_estep
-from lvm.kernels.listed_rows import SETTLED, run_listed_estep
+from lvm.kernels.listed_rows import GRACE, run_listed_estep
 from lvm.kernels.passes import MIN_PAIRS, TRIAL
 from lvm.models.mixture import Mixture, MixtureParams
 from lvm.protocol import Rows, ZeroDensityError
@@ -114,7 +114,7 @@ def test_lists_end_where_they_do_not_pay(calls: list[Any]) -> None:
     free, as_they_lie = both(DiagGaussian(), Rows(X), params)
     kinds, lengths = zip(*calls, strict=True)
     assert kinds == ("as they lie", "listed", "as they lie", "as they lie")
-    assert 4000 + SETTLED // 2 < 8000 - lengths[2] < 6000
+    assert 4000 + GRACE // 2 < 8000 - lengths[2] < 6000
     equal(free, as_they_lie)
 
 

@@ -157,8 +157,9 @@ def test_sorting_ends_where_it_does_not_pay(sorted_blocks: list[int]) -> None:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(passes, "run_estep", run_hopeful)
         patch.setattr(passes, "BLOCK", 4096)
-        Mixture(family).estep_stats(Rows(X), params._replace(components=wide))
+        begun = Mixture(family).estep_stats(Rows(X), params._replace(components=wide))
     assert len(sorted_blocks) == 1
+    equal(begun, Mixture(family).estep_stats(Rows(X), params._replace(components=wide)))
 
 
 def run_hopeful(*given: Any) -> Any:

@@ -4,17 +4,21 @@ from __future__ import annotations
 
 import json
 import os
+import pickle
 import shutil
 import subprocess
 import sys
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from command_line import ran
 
 import lvm
 from lvm import _disk, _jit
+from lvm.kernels.guesses import pays
+from lvm.kernels.moments import column_moments
 from lvm.warmup import Warmup, fill_cache
 
 NOWHERE = "/proc/nonexistent"  # where not even root can make a folder
@@ -178,6 +182,51 @@ def test_a_changed_helper_changes_the_folder(installed: Installation) -> None:
     two, n_compiled = installed.run()
     assert one != two
     assert n_compiled > 0
+
+
+def test_installations_of_the_same_sources_share_a_folder(tmp_path: Path) -> None:
+    """Wherever they are; one with other sources has its own."""
+    homes = [tmp_path / name for name in ("one", "two", "three")]
+    for home in homes:
+        home.mkdir()
+    one, two, three = map(Installation, homes)
+    with (three.package / "kernels" / "moments.py").open("a") as source:
+        source.write("# changed\n")
+    cache = {"NUMBA_CACHE_DIR": str(tmp_path / "cache")}
+    folder, n_compiled = one.run(**cache)
+    assert n_compiled > 0
+    assert two.run(**cache) == (folder, 0)
+    other, n_compiled = three.run(**cache)
+    assert other != folder
+    assert n_compiled > 0
+
+
+def test_files_that_were_not_hashed_are_numbas_business() -> None:
+    """In a zip file, or without a source: their folder would not tell them apart."""
+    package, function = Path(_disk.__file__).parent, column_moments.py_func  # type: ignore[attr-defined]
+    assert _disk._Locator.from_function(function, function.__code__.co_filename) is not None
+    for path in ("site.zip/lvm/kernels/moments.py", package / "kernels" / "deeper" / "moments.py", package / "em.py"):
+        assert _disk._Locator.from_function(function, str(path)) is None
+
+
+def test_a_file_of_another_signature_is_not_used(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of two processes that save at the same time, one may have the file that the other's index names."""
+    kernel: Any = column_moments
+    column_moments(_jit.canonical([[1.0], [3.0]]), _jit.canonical([1.0, 1.0]), np.empty(1), np.empty(1))
+    cache, context, signature = kernel._cache, kernel.targetctx, tuple(kernel.signatures[0])
+    key = cache._index_key(signature, context.codegen())
+    monkeypatch.setattr(cache, "_index_key", lambda *_: key)
+    assert cache.load_overload(signature, context) is not None
+    assert cache.load_overload(signature[::-1], context) is None
+
+
+def test_a_helper_answers_calls_from_python_also_where_it_was_pickled() -> None:
+    """Though numba passes over what takes them when it compiles one for a kernel."""
+    code = "import pickle, sys; print(pickle.load(sys.stdin.buffer)(1.0, 8))"
+    assert pays(1.0, 8) is False
+    command = [sys.executable, "-c", code]
+    done = subprocess.run(command, input=pickle.dumps(pays), capture_output=True, check=True)
+    assert done.stdout == b"False\n"
 
 
 def test_a_function_without_a_source_file_is_compiled_without_a_cache() -> None:

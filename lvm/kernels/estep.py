@@ -104,9 +104,9 @@ def run_estep(
     """Do the steps of a pass over X (n, d).
 
     DENSITIES alone adds log densities to resp (K, n), MOMENTS alone adds those under given resp to stats. Both together
-    do an E-step without resp; after `trial` rows, where that is not 0, it ends if few responsibilities are not 0. It
-    returns the weighted log-likelihood without penalties, the weighted penalties, and the first row of positive weight
-    without a finite density, -1 where there is none.
+    do an E-step without resp; from `trial` rows on, where that is not 0, it ends as soon as few responsibilities are
+    not 0. It returns the weighted log-likelihood without penalties, the weighted penalties, and the first row of
+    positive weight without a finite density, -1 where there is none.
     """
     strip, room, _ = values_of(space)
     n: Any = np.uint64(X.shape[0])

@@ -27,8 +27,8 @@ from lvm.kernels.shares import (
 )
 from lvm.kernels.workspace import BOUNDED, EVALUATED, ROWS, USED, Posterior, Workspace
 
-SETTLED = 1024  # rows, after which it must show that lists and bounds pay
-DENSE = 0.35  # share of responsibilities that are not 0, from which on rows are better not listed
+GRACE = 1024  # rows, after which it must show that lists and bounds pay
+CROWDED = 0.35  # share of responsibilities that are not 0, from which on rows are better not listed
 
 
 @bare_kernel
@@ -87,10 +87,10 @@ def run_listed_estep(
         done = start + n_rows
         if is_bounded:
             strip.tally[BOUNDED] = done
-            if done > SETTLED and not pays(strip.tally[EVALUATED] / (K * done), X.shape[1]):
+            if done >= GRACE and not pays(strip.tally[EVALUATED] / (K * done), X.shape[1]):
                 is_bounded = False
                 list_all(strip)
-        if not is_sorted and done >= SETTLED and strip.tally[USED] > DENSE * K * done:
+        if not is_sorted and done >= GRACE and strip.tally[USED] > CROWDED * K * done:
             stop = done
     strip.tally[ROWS] = stop
     collect(room, params, stats)

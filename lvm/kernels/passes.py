@@ -29,7 +29,7 @@ def run_pass(
     """Do the steps of a pass over X (n, d), see `run_estep`, with room for components by `make_room`.
 
     After rows with few responsibilities that are not 0, the next ones are listed; and before it sorted by their
-    likeliest component, block by block, as long as that saves enough densities.
+    likeliest component, block by block, as long as these are few and bounds save enough densities.
     """
     (K, d), n = params.means.shape, len(X)
     as_it_lies = _workspace(make_room, min(n, POINTS), d, K, X.dtype)
@@ -37,9 +37,9 @@ def run_pass(
     if n * K < MIN_PAIRS or steps != BOTH or len(posterior.labels):
         done: tuple[float, float, int] = run_estep(X, params, posterior, resp, as_it_lies, stats, steps, 0)
         return done
-    loglik, penalty, start, used, may_be_sorted = 0.0, 0.0, 0, 1.0, has_guess(room)
+    loglik, penalty, start, used, is_sorted, may_be_sorted = 0.0, 0.0, 0, 1.0, False, has_guess(room)
     while start < n:
-        is_sorted = may_be_sorted and used < SORTED
+        is_sorted = may_be_sorted and used < (SPARSE if is_sorted else SORTED)
         rows, space = X[start : start + BLOCK if is_sorted else n], as_it_lies
         of_rows = posterior._replace(weight=posterior.weight[start : start + len(rows)])
         if is_sorted:

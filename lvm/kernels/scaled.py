@@ -14,7 +14,7 @@ from lvm.kernels.panels import Panels, carved, padded
 from lvm.kernels.strips import LOG_2PI
 
 # Where a strip has as many bytes, and a share of its responsibilities is not 0, its moments are joined.
-WIDE, MOST = 1 << 14, 0.7
+WIDE, JOINED = 1 << 14, 0.7
 
 
 class ScalingRoom(NamedTuple):
@@ -165,7 +165,7 @@ def _join(strip: Any, n_panels: Any, room: ScalingRoom) -> Any:
     if n_panels * width * e * values.itemsize < WIDE:
         return ZERO
     n_used = count_used(strip, n_panels)
-    if n_used < MOST * (n_panels * width * K):
+    if n_used < JOINED * (n_panels * width * K):
         return ZERO
     for k in range(K):
         count = spread(0.0, values)

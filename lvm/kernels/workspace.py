@@ -76,8 +76,8 @@ class Strip(NamedTuple):
     lengths, ends : ndarray of shape (K,), uint64
         How many, and where those end that a strip appends.
     tally : ndarray of shape (4,), uint64
-        Numbers of densities evaluated of rows in order, of responsibilities that are not 0, of rows that are done, and
-        of those whose densities were bounded.
+        Numbers of densities evaluated of rows in order, of responsibilities that are not 0 (of joined ones, also those
+        of rows of weight 0), of rows that are done, and of those whose densities were bounded.
     """
 
     panels: Panels
