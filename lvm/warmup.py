@@ -69,8 +69,6 @@ def _list_rows(dtype: Any) -> None:
     settings: dict[str, Any] = {"max_iter": 1, "init_params": np.arange(len(X)) * K // len(X)}
     for kind in STRUCTURES:
         lvm.GaussianMixture(K, covariance_type=kind, **settings).fit((X + noise).astype(dtype))
-    for kind in ("full", "diag") if dtype is np.float64 else ():
-        lvm.StudentTMixture(K, covariance_type=kind, **settings).fit(X + noise)
 
 
 def _tiny_problems() -> Iterator[tuple[Any, Any]]:

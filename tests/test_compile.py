@@ -20,13 +20,15 @@ SIGNATURES = {f"lvm.kernels.elementary.{name}": 2 for name in ("_exp", "log")}
 # The E-step is compiled for what it is given to work with: full, tied, diagonal and spherical components, the two of
 # heavy tails, and moments without parameters to be.
 SIGNATURES["lvm.kernels.estep.run_estep"] = 7
-SIGNATURES["lvm.kernels.listed_rows.run_listed_estep"] = 6
+# Heavy tails leave hardly a responsibility at 0, so that their rows are seldom listed.
+SIGNATURES["lvm.kernels.listed_rows.run_listed_estep"] = 4
 
 # Kernels that compute in float32 where the rows are float32: as many signatures more.
 SINGLE = {
     f"lvm.kernels.{name}": 1
     for name in (
         "components.add_density",
+        "components.count_used",
         "elementary._exp_single",
         "elementary.log_single",
         "guesses.sort_by_guess",
@@ -161,9 +163,6 @@ def fit_listed_rows(dtype: Any, K: int) -> None:
     settings = {"max_iter": 2, "tol": 0, "n_jobs": 1}
     for kind in ("full", "tied", "diag", "spherical"):
         lvm.GaussianMixture(K, covariance_type=kind, means_init=means, **settings).fit(X)
-    for kind in ("full", "diag"):
-        start = np.arange(len(X)) * K // len(X)
-        lvm.StudentTMixture(K, covariance_type=kind, init_params=start, **settings).fit(X)
 
 
 def exercise(folder: Path) -> dict[str, Any]:
