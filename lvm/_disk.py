@@ -64,7 +64,7 @@ def cache_folder() -> Path | None:
 def _cache_parents() -> Iterator[Path]:
     if config.CACHE_DIR:
         yield Path(config.CACHE_DIR)
-    yield Path(__file__).parent / "__pycache__"
+    yield PACKAGE / "__pycache__"
     user = Path(cast(Any, AppDirs)("numba", appauthor=False).user_cache_dir)
     if user.is_absolute():  # "~" stays where there is no home
         yield user
@@ -95,35 +95,40 @@ def _sources_hash() -> str:
     return digest.hexdigest()[:16]
 
 
+@cache
+def _stamp(path: str) -> bytes:
+    """Return a hash of a file as it is when its first kernel is met: it may have changed since all were hashed."""
+    return hashlib.sha256(Path(path).read_bytes()).digest()
+
+
 class _Locator(BaseLocator):  # type: ignore[misc]  # numba has no types
     """Finds the library's own kernels: the name of the folder tells their sources apart, wherever those are."""
 
-    def __init__(self, function: Any, folder: Path) -> None:
-        code = function.__code__
-        self._py_file = code.co_filename  # which numba names in warnings
-        self._line = code.co_firstlineno
-        self._folder = folder / Path(code.co_filename).parent.relative_to(PACKAGE)
+    def __init__(self, function: Any, file: str, folder: Path) -> None:
+        self._py_file = file  # which numba names in warnings
+        self._line = function.__code__.co_firstlineno
+        self._folder = folder / Path(file).parent.relative_to(PACKAGE)
 
     @classmethod
     def from_function(cls, py_func: Any, py_file: str) -> _Locator | None:
         folder = cache_folder()
-        return cls(py_func, folder) if folder is not None and Path(py_file) in _sources() else None
+        return cls(py_func, py_file, folder) if folder is not None and Path(py_file) in _sources() else None
 
     def get_cache_path(self) -> str:
         return str(self._folder)
 
     def get_source_stamp(self) -> bytes:
-        return hashlib.sha256(Path(self._py_file).read_bytes()).digest()  # which may have changed since
+        return _stamp(self._py_file)
 
     def get_disambiguator(self) -> str:
         return str(self._line)
 
 
-class _Results(BaseResults):  # type: ignore[misc]
+class _Results(BaseResults):  # type: ignore[misc]  # numba has no types
     _locator_classes = (_Locator, *BaseResults._locator_classes)
 
 
-class _Cache(BaseCache):  # type: ignore[misc]
+class _Cache(BaseCache):  # type: ignore[misc]  # numba has no types
     """Lets a full disk, or a folder that has vanished, cost time instead of an exception in the middle of a fit."""
 
     _impl_class = _Results

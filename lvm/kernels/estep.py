@@ -97,6 +97,17 @@ def add_component(
         add_moments(panels, n_filled, r, first, k, room)
 
 
+@part_of_kernel
+def end_pass(strip: Strip, room: Any, params: Any, stats: Any, n: Any, impossible: Any) -> Any:
+    """Move the sums of n rows to stats; return the first of them that is impossible, -1 where that is none of them."""
+    strip.tally[ROWS] = n
+    collect(room, params, stats)
+    failed: Any = np.int64(-1)
+    if impossible < n:
+        failed = np.int64(impossible)
+    return failed
+
+
 @bare_kernel
 def run_estep(
     X: Any, params: Any, posterior: Posterior, resp: Array, space: Handle[Workspace], stats: Any, steps: int, trial: Any
@@ -159,9 +170,4 @@ def run_estep(
         done = start + n_rows
         if ZERO < trial <= done and strip.tally[USED] < SPARSE * K * done:
             stop = done
-    strip.tally[ROWS] = stop
-    collect(room, params, stats)
-    failed: Any = np.int64(-1)
-    if impossible < n:
-        failed = np.int64(impossible)
-    return loglik, penalty, failed
+    return loglik, penalty, end_pass(strip, room, params, stats, stop, impossible)

@@ -12,8 +12,8 @@ import numpy as np
 from lvm._handles import Handle, values_of
 from lvm._jit import bare_kernel
 from lvm._vectors import ONE, ZERO, prefetch
-from lvm.kernels.components import add_near_densities, add_panel_densities, collect
-from lvm.kernels.estep import add_component, write_constants
+from lvm.kernels.components import add_near_densities, add_panel_densities
+from lvm.kernels.estep import add_component, end_pass, write_constants
 from lvm.kernels.guesses import pays
 from lvm.kernels.panels import LINE, load_rows, prefetch_rows
 from lvm.kernels.shares import (
@@ -25,7 +25,7 @@ from lvm.kernels.shares import (
     list_rows,
     share_listed,
 )
-from lvm.kernels.workspace import BOUNDED, EVALUATED, ROWS, USED, Posterior, Workspace
+from lvm.kernels.workspace import BOUNDED, EVALUATED, USED, Posterior, Workspace
 
 GRACE = 1024  # rows, after which it must show that lists and bounds pay
 CROWDED = 0.35  # share of responsibilities that are not 0, from which on rows are better not listed
@@ -92,9 +92,4 @@ def run_listed_estep(
                 list_all(strip)
         if not is_sorted and done >= GRACE and strip.tally[USED] > CROWDED * K * done:
             stop = done
-    strip.tally[ROWS] = stop
-    collect(room, params, stats)
-    failed: Any = np.int64(-1)
-    if impossible < n:
-        failed = np.int64(impossible)
-    return loglik, penalty, failed
+    return loglik, penalty, end_pass(strip, room, params, stats, stop, impossible)
